@@ -1,0 +1,154 @@
+//! Matches `graph::ops::attention`.
+//!
+//! A row's scores are computed for keys 0..=position in order, so what a row gives depends on its own
+//! query and its slot's cache alone.
+
+use super::simd::{Element, LANES, Simd, kernel};
+use super::{Context, Scratch};
+use crate::graph::{Elem, Row, ops};
+use crate::math;
+
+pub(super) fn scratch(op: &ops::Attention) -> Scratch {
+    Scratch { shared: 0, own: op.cache.positions.next_multiple_of(LANES) }
+}
+
+pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
+    let heads = op.cache.n_head;
+    let (dim, head_dim) = (op.cache.dim(), op.cache.head_dim);
+    let rows = cx.buffer::<Row>(op.rows);
+    cx.member.deal(cx.extent.rows * heads, 1, |range| {
+        for unit in range {
+            let (r, head) = (unit / heads, unit % heads);
+            // SAFETY: the row's slot and position are inside the cache; (r, head) of `out` is this member's.
+            unsafe {
+                let row = *rows.add(r);
+                let at = op.cache.at(op.layer, row.slot as usize, head, 0);
+                let channels = r * dim + head * head_dim;
+                let one = Head {
+                    out: cx.buffer::<f32>(op.out).add(channels),
+                    q: cx.buffer::<f32>(op.q).add(channels),
+                    scores: cx.own_scratch(),
+                    keys: row.position as usize + 1,
+                    head_dim,
+                    scale: op.scale(),
+                    prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
+                };
+                match op.cache.elem {
+                    Elem::Bf16 => {
+                        let (k, v) = (cx.buffer::<u16>(op.k_cache), cx.buffer::<u16>(op.v_cache));
+                        attend(cx.isa, one, k.add(at), v.add(at));
+                    }
+                    _ => {
+                        let (k, v) = (cx.buffer::<f32>(op.k_cache), cx.buffer::<f32>(op.v_cache));
+                        attend(cx.isa, one, k.add(at), v.add(at));
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// One head of one row.
+#[derive(Clone, Copy)]
+struct Head {
+    /// (D)
+    out: *mut f32,
+    /// (D)
+    q: *const f32,
+    /// room for `keys`, rounded up to whole vectors
+    scores: *mut f32,
+    keys: usize,
+    head_dim: usize,
+    scale: f32,
+    /// added to the score of key 0
+    prefix: f32,
+}
+
+kernel!(fn attend[T: Element](head: Head, k: *const T, v: *const T) = attend_body);
+
+#[inline(always)]
+unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T) {
+    let Head { out, q, scores, keys, head_dim, scale, prefix } = head;
+    // SAFETY: k and v hold `keys` rows of head_dim, q and out one, scores room for all keys.
+    unsafe {
+        let mut max = f32::NEG_INFINITY;
+        for j in 0..keys {
+            let mut score = dot::<S, T>(q, k.add(j * head_dim), head_dim) * scale;
+            if j == 0 {
+                score += prefix;
+            }
+            *scores.add(j) = score;
+            max = if score > max { score } else { max };
+        }
+        let scores = std::slice::from_raw_parts_mut(scores, keys.next_multiple_of(LANES));
+        for (j, score) in scores.iter_mut().enumerate() {
+            *score = if j < keys { math::exp(*score - max) } else { 0.0 };
+        }
+        let mut sums = S::splat(0.0);
+        for at in (0..keys).step_by(LANES) {
+            sums = S::add(sums, S::load(scores.as_ptr().add(at)));
+        }
+        let share = S::splat(1.0 / S::reduce_add(sums));
+        // Four vectors of channels at a time keep the multiply-adds of consecutive keys independent.
+        let mut c = 0;
+        while c + 4 * LANES <= head_dim {
+            mix::<S, T, 4>(out.add(c), v.add(c), scores, keys, head_dim, share);
+            c += 4 * LANES;
+        }
+        while c + LANES <= head_dim {
+            mix::<S, T, 1>(out.add(c), v.add(c), scores, keys, head_dim, share);
+            c += LANES;
+        }
+        if c < head_dim {
+            let rest = head_dim - c;
+            let mut sum = S::splat(0.0);
+            for (j, weight) in scores[..keys].iter().enumerate() {
+                sum = S::fma(S::splat(*weight), T::load_partial::<S>(v.add(j * head_dim + c), rest), sum);
+            }
+            S::store_partial(out.add(c), S::mul(sum, share), rest);
+        }
+    }
+}
+
+/// out[c] = share * Σ_j weight[j] * v[j, c] for `VECTORS` vectors of channels.
+#[inline(always)]
+unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
+    out: *mut f32,
+    v: *const T,
+    weights: &[f32],
+    keys: usize,
+    head_dim: usize,
+    share: S::V,
+) {
+    // SAFETY: as `attend_body`.
+    unsafe {
+        let mut sums = [S::splat(0.0); VECTORS];
+        for (j, weight) in weights[..keys].iter().enumerate() {
+            let weight = S::splat(*weight);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = S::fma(weight, T::load::<S>(v.add(j * head_dim + i * LANES)), *sum);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            S::store(out.add(i * LANES), S::mul(sum, share));
+        }
+    }
+}
+
+/// Σ_c q[c] * k[c] in the order of `product`.
+#[inline(always)]
+unsafe fn dot<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) -> f32 {
+    let whole = head_dim / LANES * LANES;
+    // SAFETY: both hold head_dim elements.
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for at in (0..whole).step_by(LANES) {
+            sum = S::fma(S::load(q.add(at)), T::load::<S>(k.add(at)), sum);
+        }
+        if whole < head_dim {
+            let rest = head_dim - whole;
+            sum = S::fma(S::load_partial(q.add(whole), rest), T::load_partial::<S>(k.add(whole), rest), sum);
+        }
+        S::reduce_add(sum)
+    }
+}

@@ -1,0 +1,164 @@
+//! Buffers and weights in main memory.
+
+use std::cell::UnsafeCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::checkpoint::{Bytes, Checkpoint, DType, Tensor};
+use crate::graph::{Elem, Source, Weight};
+use crate::{Error, Result};
+
+/// A cache line; what buffers are aligned to.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Line([u8; 64]);
+
+/// One zeroed buffer that the members of a team write in disjoint parts.
+pub struct Buffer {
+    lines: Box<[UnsafeCell<Line>]>,
+    len_bytes: usize,
+}
+
+// SAFETY: all access from several threads is through the raw pointer of `ptr`, whose users keep writes disjoint
+// and separate them from reads by the team's barrier.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    pub fn new(len_bytes: usize) -> Self {
+        let lines = bytemuck::zeroed_slice_box::<Line>(len_bytes.div_ceil(64));
+        // SAFETY: `UnsafeCell<Line>` has the layout of `Line`.
+        let lines = unsafe { Box::from_raw(Box::into_raw(lines) as *mut [UnsafeCell<Line>]) };
+        Self { lines, len_bytes }
+    }
+
+    /// The first element. Reads and writes through it are the caller's to keep apart.
+    pub fn ptr<T: Pod>(&self) -> *mut T {
+        self.lines.as_ptr().cast_mut().cast()
+    }
+
+    /// All of it, while nobody else has it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `&mut self` excludes every other user; any bytes are a valid u8.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len_bytes) }
+    }
+}
+
+/// One weight, in the checkpoint's own bytes where type and alignment allow.
+pub struct WeightData {
+    elem: Elem,
+    bytes: Bytes,
+    /// Byte offset of the first element.
+    start: usize,
+}
+
+impl WeightData {
+    /// A weight of our own memory.
+    pub fn owned<T: Pod>(elem: Elem, values: &[T]) -> Self {
+        debug_assert_eq!(elem.size(), size_of::<T>());
+        Self { elem, bytes: Bytes::Owned(Arc::new(bytemuck::cast_slice(values).to_vec())), start: 0 }
+    }
+
+    pub fn elem(&self) -> Elem {
+        self.elem
+    }
+
+    /// The first element; f32 or, for bf16, its bits. Panics when `T` is not the weight's type.
+    pub fn ptr<T: Pod>(&self) -> *const T {
+        assert_eq!(size_of::<T>(), self.elem.size(), "the weight's element type");
+        self.bytes[self.start..].as_ptr().cast()
+    }
+}
+
+/// Weights that are loaded already, by everything that decides their bytes.
+#[derive(Default)]
+pub struct WeightCache(Mutex<HashMap<Key, Weak<WeightData>>>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    checkpoint: u64,
+    name: String,
+    elem: Elem,
+    /// What [`WeightCache::get`]'s `arrange` makes of it; "" for as it is.
+    arrangement: &'static str,
+}
+
+impl WeightCache {
+    /// The weight, loaded or shared with the plans that have it; `arrange` turns f32 values in the
+    /// checkpoint's order into what the op reads, and `arrangement` names that form.
+    pub fn get(
+        &self,
+        checkpoint: &Checkpoint,
+        weight: &Weight,
+        arrangement: &'static str,
+        arrange: impl FnOnce(Vec<f32>) -> Vec<f32>,
+    ) -> Result<Arc<WeightData>> {
+        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement };
+        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = loaded.get(&key).and_then(Weak::upgrade) {
+            return Ok(data);
+        }
+        let data = Arc::new(match arrangement {
+            "" => load(checkpoint, weight)?,
+            _ => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
+        });
+        loaded.insert(key, Arc::downgrade(&data));
+        Ok(data)
+    }
+}
+
+fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
+    let wanted = match weight.elem {
+        Elem::Bf16 => DType::BF16,
+        _ => DType::F32,
+    };
+    if matches!(weight.source, Source::Tensor) {
+        let tensor = find(checkpoint, weight)?;
+        if let Some((bytes, range)) = tensor.storage()
+            && tensor.dtype() == wanted
+            && (bytes.as_ptr() as usize + range.start).is_multiple_of(weight.elem.size())
+        {
+            return Ok(WeightData { elem: weight.elem, bytes, start: range.start });
+        }
+        if wanted == DType::BF16 {
+            return Ok(WeightData::owned(Elem::Bf16, &tensor.to_bf16()));
+        }
+    }
+    let values = values(checkpoint, weight)?;
+    Ok(match weight.elem {
+        Elem::Bf16 => WeightData::owned(Elem::Bf16, &values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>()),
+        _ => WeightData::owned(Elem::F32, &values),
+    })
+}
+
+/// The weight's values in f32, from wherever they come.
+fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32>> {
+    match &weight.source {
+        Source::Constant(values) => Ok(values.to_vec()),
+        Source::Tensor => Ok(find(checkpoint, weight)?.to_f32()),
+        Source::NormalizedTensor => {
+            let mut values = find(checkpoint, weight)?.to_f32();
+            for row in values.chunks_exact_mut(weight.shape[1]) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+            Ok(values)
+        }
+    }
+}
+
+fn find<'c>(checkpoint: &'c Checkpoint, weight: &Weight) -> Result<&'c Tensor> {
+    let wrong = |found: String| Error::Tensor {
+        path: checkpoint.path().to_path_buf(),
+        tensor: weight.name.clone(),
+        expected: format!("shape {:?}", weight.shape),
+        found,
+        hint: String::new(),
+    };
+    let tensor = checkpoint.get(&weight.name).ok_or_else(|| wrong("none of that name".into()))?;
+    if tensor.shape() != weight.shape {
+        return Err(wrong(format!("shape {:?}", tensor.shape())));
+    }
+    Ok(tensor)
+}

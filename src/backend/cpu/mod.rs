@@ -1,0 +1,203 @@
+//! The CPU executor: every op on all cores, f32 activations, f32 or bf16 weights.
+//!
+//! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
+//! element has one order of summation, fixed by its own row alone. One file per op, of the op's name.
+
+mod attention;
+mod embed;
+mod linear_residual;
+mod memory;
+mod norm_logits;
+mod norm_qkv_rope;
+mod norm_swiglu;
+mod product;
+mod sample;
+pub mod simd;
+mod team;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use self::memory::{Buffer, WeightCache, WeightData};
+use self::simd::Isa;
+use self::team::{Member, Team};
+use super::{Executor, Plan};
+use crate::Result;
+use crate::checkpoint::Checkpoint;
+use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, WeightId};
+
+/// Runs graphs on this machine's cores.
+pub struct CpuExecutor {
+    team: Arc<Team>,
+    isa: Isa,
+    weights: WeightCache,
+}
+
+impl CpuExecutor {
+    /// `threads` of them, one per core for 0, with the best instruction set of the processor.
+    pub fn new(threads: usize) -> Self {
+        Self::with_isa(threads, Isa::detect())
+    }
+
+    /// With a given instruction set; panics when the processor lacks it.
+    pub fn with_isa(threads: usize, isa: Isa) -> Self {
+        assert!(Isa::available().contains(&isa), "this processor has no {}", isa.name());
+        Self { team: Arc::new(Team::new(threads)), isa, weights: WeightCache::default() }
+    }
+
+    /// Threads that run.
+    pub fn threads(&self) -> usize {
+        self.team.size()
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn describe(&self) -> String {
+        let threads = self.threads();
+        format!("cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, self.isa.name())
+    }
+
+    fn free_memory(&self) -> u64 {
+        // Linux's own estimate of what can be had without swapping; elsewhere a cautious guess.
+        const GUESS: u64 = 4 << 30;
+        let kilobytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        kilobytes.map_or(GUESS, |kilobytes| kilobytes * 1024)
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
+        let weights = graph
+            .weights()
+            .iter()
+            .map(|weight| self.weights.get(checkpoint, weight, "", |values| values))
+            .collect::<Result<_>>()?;
+        let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
+        let ops = graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
+        let scratch = ops.map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
+        Ok(Box::new(CpuPlan {
+            arena: Arena {
+                buffers,
+                weights,
+                shared: Buffer::new(scratch.shared * 4),
+                own: (0..self.team.size()).map(|_| Buffer::new(scratch.own * 4)).collect(),
+            },
+            graph,
+            team: self.team.clone(),
+            isa: self.isa,
+        }))
+    }
+}
+
+/// Room that an op needs while it runs, in f32 elements.
+#[derive(Clone, Copy, Default)]
+struct Scratch {
+    /// Seen by all members.
+    shared: usize,
+    /// One per member.
+    own: usize,
+}
+
+impl Scratch {
+    fn max(self, other: Self) -> Self {
+        Self { shared: self.shared.max(other.shared), own: self.own.max(other.own) }
+    }
+}
+
+fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
+    match op {
+        Op::Embed(_) | Op::LinearResidual(_) => Scratch::default(),
+        Op::NormQkvRope(op) => norm_qkv_rope::scratch(op, graph),
+        Op::Attention(op) => attention::scratch(op),
+        Op::NormSwiglu(op) => norm_swiglu::scratch(op, graph),
+        Op::NormLogits(op) => norm_logits::scratch(op, graph),
+        Op::Sample(op) => sample::scratch(op),
+    }
+}
+
+/// Everything that a plan's ops read and write.
+struct Arena {
+    buffers: Vec<Buffer>,
+    weights: Vec<Arc<WeightData>>,
+    shared: Buffer,
+    own: Vec<Buffer>,
+}
+
+/// One member's view of a run.
+struct Context<'a> {
+    arena: &'a Arena,
+    member: &'a Member<'a>,
+    isa: Isa,
+    extent: Extent,
+}
+
+impl Context<'_> {
+    /// A buffer's first element; the op keeps members apart by writing only what `Member::deal` gave them.
+    fn buffer<T: Pod>(&self, id: BufferId) -> *mut T {
+        self.arena.buffers[id.index()].ptr()
+    }
+
+    fn weight(&self, id: WeightId) -> &WeightData {
+        &self.arena.weights[id.index()]
+    }
+
+    fn shared_scratch(&self) -> *mut f32 {
+        self.arena.shared.ptr()
+    }
+
+    fn own_scratch(&self) -> *mut f32 {
+        self.arena.own[self.member.index()].ptr()
+    }
+
+    /// Runs one op; returns when all members are done with it.
+    fn run(&self, op: &Op) {
+        match op {
+            Op::Embed(op) => embed::run(op, self),
+            Op::NormQkvRope(op) => norm_qkv_rope::run(op, self),
+            Op::Attention(op) => attention::run(op, self),
+            Op::LinearResidual(op) => linear_residual::run(op, self),
+            Op::NormSwiglu(op) => norm_swiglu::run(op, self),
+            Op::NormLogits(op) => norm_logits::run(op, self),
+            Op::Sample(op) => sample::run(op, self),
+        }
+    }
+}
+
+struct CpuPlan {
+    graph: Arc<Graph>,
+    arena: Arena,
+    team: Arc<Team>,
+    isa: Isa,
+}
+
+impl Plan for CpuPlan {
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()> {
+        let max = self.graph.max();
+        assert!(extent.rows <= max.rows && extent.draws <= max.draws, "{extent:?} exceeds the plan's {max:?}");
+        let nodes = &self.graph.nodes(phase)[nodes];
+        self.team.run(|member| {
+            let context = Context { arena: &self.arena, member, isa: self.isa, extent };
+            for node in nodes {
+                context.run(&node.op);
+            }
+        });
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()> {
+        self.arena.buffers[buffer.index()].bytes_mut()[offset_bytes..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&self.arena.buffers[buffer.index()].bytes_mut()[offset_bytes..][..bytes.len()]);
+        Ok(())
+    }
+}

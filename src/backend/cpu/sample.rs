@@ -1,0 +1,88 @@
+//! Matches `graph::ops::sample`.
+
+use super::simd::{LANES, Simd, kernel};
+use super::{Context, Scratch};
+use crate::graph::ops::{self, cutoff, gumbel_of, philox};
+use crate::graph::{Draw, NO_ROW, Row};
+
+pub(super) fn scratch(op: &ops::Sample) -> Scratch {
+    // z and the copy that `cutoff` reorders.
+    Scratch { shared: 0, own: 2 * op.vocab_size.next_multiple_of(LANES) }
+}
+
+pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
+    let (rows, draws) = (cx.buffer::<Row>(op.rows), cx.buffer::<Draw>(op.draws));
+    let (logits, codes) = (cx.buffer::<f32>(op.logits), cx.buffer::<u32>(op.codes));
+    cx.member.deal(cx.extent.draws, 1, |range| {
+        for d in range {
+            // SAFETY: draw d, its rows and its picture's codes are this member's alone: the session gives
+            // each row to one draw at most. The scratch holds two vocabularies.
+            unsafe {
+                let draw = &mut *draws.add(d);
+                let row = |r: u32| std::slice::from_raw_parts(logits.add(r as usize * op.vocab_size), op.vocab_size);
+                let room = op.vocab_size.next_multiple_of(LANES);
+                let z = std::slice::from_raw_parts_mut(cx.own_scratch(), op.vocab_size);
+                let copy = std::slice::from_raw_parts_mut(cx.own_scratch().add(room), op.vocab_size);
+                guide(cx.isa, z, row(draw.cond_row), (draw.uncond_row != NO_ROW).then(|| row(draw.uncond_row)), draw);
+                let keep = cutoff(z, draw.top_k as usize, draw.top_p, copy);
+                let code = pick(cx.isa, z, keep, draw);
+                *codes.add(draw.picture as usize * op.tokens + draw.token as usize) = code;
+                for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
+                    let row = &mut *rows.add(r as usize);
+                    row.token = code;
+                    row.position += 1;
+                }
+                draw.token += 1;
+            }
+        }
+    });
+}
+
+kernel!(fn guide(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) = guide_body);
+
+/// z = (uncond + (cond - uncond) * cfg_scale) / temperature
+#[inline(always)]
+unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) {
+    match uncond {
+        Some(uncond) => {
+            for ((z, cond), uncond) in z.iter_mut().zip(cond).zip(uncond) {
+                *z = (cond - uncond).mul_add(draw.cfg_scale, *uncond) / draw.temperature;
+            }
+        }
+        None => {
+            for (z, cond) in z.iter_mut().zip(cond) {
+                *z = cond / draw.temperature;
+            }
+        }
+    }
+}
+
+kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
+
+/// The lowest code of the largest z + noise among those with z ≥ keep; u32::MAX when there is none (NaN).
+#[inline(always)]
+unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {
+    let (mut best, mut code) = (f32::NEG_INFINITY, u32::MAX);
+    for (block, z) in z.chunks(LANES).enumerate() {
+        if !z.iter().any(|&z| z >= keep) {
+            continue;
+        }
+        let mut noise = [0f32; LANES];
+        if draw.greedy == 0 {
+            let image = [draw.image as u32, (draw.image >> 32) as u32];
+            let mut bits = [0u32; LANES];
+            for (i, bits) in bits.chunks_exact_mut(4).enumerate() {
+                let counter = (block * LANES / 4 + i) as u32;
+                bits.copy_from_slice(&philox([counter, draw.token, image[0], image[1]], draw.seed));
+            }
+            noise = bits.map(gumbel_of);
+        }
+        for (i, (&z, noise)) in z.iter().zip(noise).enumerate() {
+            let score = z + noise;
+            if z >= keep && score > best {
+                (best, code) = (score, (block * LANES + i) as u32);
+            }
+        }
+    }
+    code
+}

@@ -1,0 +1,220 @@
+//! Sixteen f32 lanes on every instruction set, with the same bits from each.
+//!
+//! A kernel is written once, generic over [`Simd`], and instantiated per instruction set by
+//! [`kernel!`]; the running processor picks at run time. All operations are single IEEE operations per
+//! lane and reductions have one fixed tree, so AVX-512, AVX2 and the portable path agree bit for bit.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod portable;
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// Instruction sets, in the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    Avx512,
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// The best one of this processor, or the one that `SMALTI_CPU` names (`avx512`, `avx2`, `portable`)
+    /// if the processor has it.
+    pub fn detect() -> Self {
+        let wanted = std::env::var("SMALTI_CPU").ok();
+        Self::available().into_iter().find(|isa| wanted.as_deref().is_none_or(|name| name == isa.name())).unwrap_or(
+            // A name that this processor cannot honour: the best that it has.
+            Self::available()[0],
+        )
+    }
+
+    /// All that this processor can run, best first.
+    pub fn available() -> Vec<Self> {
+        let mut isas = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+                isas.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                isas.push(Self::Avx2);
+            }
+        }
+        isas.push(Self::Portable);
+        isas
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// Sixteen f32 lanes.
+///
+/// # Safety
+/// Every method needs the instruction set of its implementor, and pointers good for what it reads or
+/// writes: 16 elements, or `n` for the partial ones. No alignment is needed.
+pub trait Simd: Copy {
+    type V: Copy;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    /// The first `n` < 16 lanes from memory, the others 0.
+    unsafe fn load_partial(from: *const f32, n: usize) -> Self::V;
+    /// Sixteen bf16 widened exactly.
+    unsafe fn load_bf16(from: *const u16) -> Self::V;
+    /// The first `n` < 16 lanes from memory, the others 0.
+    unsafe fn load_bf16_partial(from: *const u16, n: usize) -> Self::V;
+    unsafe fn store(to: *mut f32, v: Self::V);
+    unsafe fn store_partial(to: *mut f32, v: Self::V, n: usize);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of each lane; neither may be NaN.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all lanes: lane i + lane i + 8, then + 4, + 2, + 1.
+    unsafe fn reduce_add(v: Self::V) -> f32;
+}
+
+/// Rows of f32 or bf16, widened while loading.
+pub trait Element: Copy {
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+    /// # Safety
+    /// As [`Simd::load_partial`].
+    unsafe fn load_partial<S: Simd>(from: *const Self, n: usize) -> S::V;
+    /// Rounds to nearest even.
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        unsafe { S::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(from: *const Self, n: usize) -> S::V {
+        unsafe { S::load_partial(from, n) }
+    }
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+}
+
+/// bf16 as its bits.
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        unsafe { S::load_bf16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(from: *const Self, n: usize) -> S::V {
+        unsafe { S::load_bf16_partial(from, n) }
+    }
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        half::bf16::from_f32(x).to_bits()
+    }
+}
+
+/// Instantiates a generic kernel for every instruction set and picks by the first argument.
+///
+/// `kernel!(fn name[T: Element](a: A, b: B) -> C = body)` makes `unsafe fn name(isa: Isa, a: A, b: B) -> C` that
+/// calls `body::<S, T>(a, b)`; `body` must be `#[inline(always)]`.
+macro_rules! kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name $(<$($t: $bound),*>)? (isa: $crate::backend::cpu::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            unsafe fn avx512 $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512 $($(, $t)*)?>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2 $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $body::<$crate::backend::cpu::simd::avx2::Avx2 $($(, $t)*)?>($($arg),*) }
+            }
+            // SAFETY: `Isa::available` named this instruction set because the processor has it; the rest is the caller's.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::backend::cpu::simd::Isa::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::backend::cpu::simd::Isa::Avx2 => avx2($($arg),*),
+                    _ => $body::<$crate::backend::cpu::simd::portable::Portable $($(, $t)*)?>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use kernel;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every operation gives, on one instruction set.
+    #[inline(always)]
+    unsafe fn probe_body<S: Simd>(x: &[f32; 40], out: &mut Vec<f32>) {
+        let mut keep = |v: S::V| {
+            let mut lanes = [0f32; LANES];
+            // SAFETY: `lanes` holds 16.
+            unsafe { S::store(lanes.as_mut_ptr(), v) };
+            out.extend_from_slice(&lanes);
+        };
+        // SAFETY: `x` holds 40.
+        unsafe {
+            let (a, b) = (S::load(x.as_ptr()), S::load(x.as_ptr().add(20)));
+            let half: Vec<u16> = x.iter().map(|&x| u16::from_f32(x)).collect();
+            keep(S::add(a, b));
+            keep(S::sub(a, b));
+            keep(S::mul(a, b));
+            keep(S::fma(a, b, S::splat(0.3)));
+            keep(S::max(a, b));
+            keep(S::load_bf16(half.as_ptr()));
+            for n in 0..LANES {
+                keep(S::load_partial(x.as_ptr(), n));
+                keep(S::load_bf16_partial(half.as_ptr(), n));
+                let mut partial = [7f32; LANES];
+                S::store_partial(partial.as_mut_ptr(), a, n);
+                keep(S::load(partial.as_ptr()));
+            }
+            out.push(S::reduce_add(a));
+        }
+    }
+
+    kernel!(fn probe(x: &[f32; 40], out: &mut Vec<f32>) = probe_body);
+
+    #[test]
+    fn instruction_sets_agree_bit_for_bit() {
+        let x: [f32; 40] = std::array::from_fn(|i| ((i * 37 % 41) as f32 - 20.0) * 0.137);
+        let run = |isa| {
+            let mut out = Vec::new();
+            // SAFETY: `isa` comes from `available`.
+            unsafe { probe(isa, &x, &mut out) };
+            out.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        };
+        let expected = run(Isa::Portable);
+        for isa in Isa::available() {
+            assert_eq!(run(isa), expected, "{isa:?} against portable");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Executors: they allocate a graph once and replay it. A backend knows ops, never models.
+//!
+//! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AVX-512, AVX2 or portable code.
+
+pub mod cpu;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use crate::Result;
+use crate::checkpoint::Checkpoint;
+use crate::graph::{BufferId, Extent, Graph, PhaseId};
+
+/// A device that graphs can be laid out on.
+pub trait Executor: Send + Sync {
+    /// What runs: processor and instruction set, for people.
+    fn describe(&self) -> String;
+
+    /// Bytes of memory that a plan may still take.
+    fn free_memory(&self) -> u64;
+
+    /// Loads the graph's weights, allocates its buffers, zeroed, and decides everything that a run needs.
+    ///
+    /// Plans of one executor share the weights that they have in common. Errors when a tensor is missing
+    /// or of another shape than the graph's.
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>>;
+}
+
+/// A graph on a device, ready to be replayed. Nothing in a run allocates.
+pub trait Plan: Send {
+    fn graph(&self) -> &Graph;
+
+    /// Runs some of a phase's ops. Panics when `extent` exceeds the graph's or `nodes` the phase's.
+    fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()>;
+
+    /// Copies bytes into a buffer from byte `offset_bytes` on. Panics when they do not fit.
+    fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Copies bytes out of a buffer from byte `offset_bytes` on. Panics when the buffer is shorter.
+    fn read_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()>;
+}
+
+impl dyn Plan + '_ {
+    /// Runs a whole phase.
+    pub fn run(&mut self, phase: PhaseId, extent: Extent) -> Result<()> {
+        let nodes = 0..self.graph().nodes(phase).len();
+        self.run_nodes(phase, nodes, extent)
+    }
+
+    /// Copies elements into a buffer from element `offset` on.
+    pub fn write<T: Pod>(&mut self, buffer: BufferId, offset: usize, values: &[T]) -> Result<()> {
+        debug_assert_eq!(size_of::<T>(), self.graph().at(buffer).elem.size(), "element type of the buffer");
+        self.write_bytes(buffer, offset * size_of::<T>(), bytemuck::cast_slice(values))
+    }
+
+    /// Copies elements out of a buffer from element `offset` on.
+    pub fn read<T: Pod>(&mut self, buffer: BufferId, offset: usize, values: &mut [T]) -> Result<()> {
+        debug_assert_eq!(size_of::<T>(), self.graph().at(buffer).elem.size(), "element type of the buffer");
+        self.read_bytes(buffer, offset * size_of::<T>(), bytemuck::cast_slice_mut(values))
+    }
+}

@@ -1,0 +1,59 @@
+//! Checkpoints: named tensors in files that are mapped, never copied.
+//!
+//! Reads safetensors, PyTorch `.pt` files (a zip with a pickle, read without running anything in it)
+//! and the Hub's folders. Depends on nothing of the crate but [`crate::error`] and, for the
+//! configuration that [`convert`] writes along, [`crate::config`].
+
+mod tensor;
+
+pub use tensor::{Bytes, DType, Tensor};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Named tensors and the text that came with them.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    id: u64,
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// A checkpoint that never was a file: built in, made up, or made by a test. `path` names it in errors.
+    pub fn from_tensors(
+        path: impl Into<PathBuf>,
+        tensors: BTreeMap<String, Tensor>,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), path: path.into(), tensors, metadata }
+    }
+
+    /// Tells open checkpoints apart; clones share it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The file, or the name that stands for it in errors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// One tensor.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Text beside the tensors: safetensors' `__metadata__`, or `config.json`'s entries.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}

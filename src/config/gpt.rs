@@ -1,0 +1,31 @@
+//! The transformer's sizes.
+
+/// What a GPT is conditioned on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// A class label (c2i): `cls_embedding.embedding_table` has `num_classes + 1` rows, the last one unconditional.
+    Class { num_classes: usize },
+    /// T5 features of a text (t2i): `cls_embedding.cap_proj`, `cls_token_num` positions of `caption_dim`.
+    Text { cls_token_num: usize, caption_dim: usize },
+}
+
+/// The transformer's sizes, by the names of LlamaGen's `ModelArgs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GptConfig {
+    pub dim: usize,
+    pub n_layer: usize,
+    pub n_head: usize,
+    /// Width of the feed-forward part: rows of `w1` and `w3`.
+    pub hidden_dim: usize,
+    pub vocab_size: usize,
+    pub condition: Condition,
+    pub norm_eps: f32,
+    pub rope_base: f32,
+}
+
+impl GptConfig {
+    /// Channels of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.n_head
+    }
+}

@@ -1,0 +1,86 @@
+//! The one error type: what, where, expected, found, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, told so that the reader can mend it.
+///
+/// `Display` is one paragraph without the cure; [`Error::hint`] is the cure where one is known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// A verb: "open", "map", "write" …
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    /// A file is not what its format promises.
+    #[error("{}: not a usable {format} file: {problem}", path.display())]
+    Format {
+        path: PathBuf,
+        /// "safetensors", "PyTorch", "PNG" …
+        format: &'static str,
+        /// What was expected and what was found, and in which entry or tensor.
+        problem: String,
+        /// What to do about it; empty where no cure is known.
+        hint: String,
+    },
+
+    /// A tensor is missing, unknown, or of the wrong shape or type.
+    #[error("{}: tensor `{tensor}`: expected {expected}, found {found}", path.display())]
+    Tensor { path: PathBuf, tensor: String, expected: String, found: String, hint: String },
+
+    /// Two things that must agree do not: two checkpoints, codes and a model …
+    #[error("{what}: expected {expected}, found {found}")]
+    Mismatch { what: String, expected: String, found: String, hint: String },
+
+    /// An option outside its range. The program exits with 2.
+    #[error("--{option} {value}: expected {expected}")]
+    Option {
+        /// The flag's name without dashes, as the command line, the server and the C interface spell it.
+        option: &'static str,
+        value: String,
+        expected: String,
+        hint: String,
+    },
+
+    /// The device has too little memory; told before anything runs.
+    #[error("{what} needs {needed_bytes} bytes of memory, {free_bytes} are free")]
+    OutOfMemory { what: String, needed_bytes: u64, free_bytes: u64, hint: String },
+
+    /// The progress callback asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`; for `map_err`.
+    pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// What to do about it, where a cure is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Format { hint, .. }
+            | Self::Tensor { hint, .. }
+            | Self::Mismatch { hint, .. }
+            | Self::Option { hint, .. }
+            | Self::OutOfMemory { hint, .. } => Some(hint.as_str()).filter(|hint| !hint.is_empty()),
+            Self::Io { .. } | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether the caller used the program wrongly (exit code 2) rather than the work having failed (1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Option { .. })
+    }
+}

@@ -1,0 +1,66 @@
+//! The fused ops, one file each: what it computes, its shapes, its cost and its plain f64 twin.
+//!
+//! The file's name is the op's name everywhere: `kernels/`, `backend/*/` and `tests/ops/` use it too.
+
+mod attention;
+mod embed;
+mod linear_residual;
+mod norm_logits;
+mod norm_qkv_rope;
+mod norm_swiglu;
+mod sample;
+
+pub use attention::Attention;
+pub use embed::Embed;
+pub use linear_residual::LinearResidual;
+pub use norm_logits::NormLogits;
+pub use norm_qkv_rope::{CacheShape, NormQkvRope};
+pub use norm_swiglu::NormSwiglu;
+pub use sample::{Sample, cutoff, gumbel, gumbel_of, philox};
+
+use super::twin::Twin;
+use super::{Cost, Extent, Graph, Load};
+
+/// Declares the closed enum of ops; a new op is a new variant, and the compiler names every place that lacks it.
+macro_rules! ops {
+    ($($name:ident: $text:literal),* $(,)?) => {
+        /// One fused op.
+        #[derive(Clone, Debug)]
+        pub enum Op {
+            $(#[doc = $text] $name($name),)*
+        }
+
+        impl Op {
+            /// The op's name: its file's, its kernel's and its test's.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => $text,)* }
+            }
+
+            /// Bytes and FLOPs of one run.
+            pub fn cost(&self, graph: &Graph, load: &Load) -> Cost {
+                match self { $(Self::$name(op) => op.cost(graph, load),)* }
+            }
+
+            /// The op in f64, plainly.
+            pub fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
+                match self { $(Self::$name(op) => op.twin(twin, extent),)* }
+            }
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Self {
+                Self::$name(op)
+            }
+        })*
+    };
+}
+
+ops! {
+    Embed: "embed",
+    NormQkvRope: "norm_qkv_rope",
+    Attention: "attention",
+    LinearResidual: "linear_residual",
+    NormSwiglu: "norm_swiglu",
+    NormLogits: "norm_logits",
+    Sample: "sample",
+}

@@ -1,0 +1,49 @@
+//! out[r, f] = silu(w1 · n)[f] * (w3 · n)[f] with n = rms_norm(x[r]).
+
+use crate::graph::twin::Twin;
+use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
+
+/// RMSNorm and the two gated products of the feed-forward part.
+#[derive(Clone, Debug)]
+pub struct NormSwiglu {
+    /// (R, F) out, f32
+    pub out: BufferId,
+    /// (R, C) f32
+    pub x: BufferId,
+    /// (C)
+    pub norm: WeightId,
+    /// (F, C)
+    pub w1: WeightId,
+    /// (F, C)
+    pub w3: WeightId,
+    /// F
+    pub hidden_dim: usize,
+    /// C
+    pub dim: usize,
+    pub eps: f32,
+}
+
+impl NormSwiglu {
+    pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
+        let (rows, f, c) = (load.extent.rows as u64, self.hidden_dim as u64, self.dim as u64);
+        let weights = [self.norm, self.w1, self.w3];
+        Cost {
+            weight_bytes: weights.iter().map(|&weight| graph.weight_at(weight).bytes() as u64).sum(),
+            activation_bytes: rows * (f + c) * 4,
+            flops: rows * 2 * 2 * f * c,
+            ..Cost::default()
+        }
+    }
+
+    pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
+        for r in 0..extent.rows {
+            let x = twin.rms_norm(self.norm, twin.row(self.x, r, self.dim), self.eps);
+            let gate = twin.product(self.w1, &x);
+            let up = twin.product(self.w3, &x);
+            let out = twin.row_mut(self.out, r, self.hidden_dim);
+            for (out, (gate, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
+                *out = gate / (1.0 + (-gate).exp()) * up;
+            }
+        }
+    }
+}

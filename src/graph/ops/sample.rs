@@ -1,0 +1,164 @@
+//! code = argmax over the kept codes of z[v] + g[v], z = guided logits / temperature, g Gumbel noise.
+//!
+//! Kept is what is not below [`cutoff`]: temperature, then top-k (ties of the k-th stay), then top-p (a
+//! code stays if and only if the mass of the strictly larger logits is ≤ top_p). Ties of the argmax go to
+//! the lowest code. The noise is a function of (seed, image, token, code) alone, so a draw is the same
+//! alone, in any batch, one by one or in parallel.
+
+use crate::graph::twin::Twin;
+use crate::graph::{BufferId, Cost, Extent, Graph, Load, NO_ROW};
+use crate::math;
+
+/// Guidance, temperature, top-k, top-p and the draw; writes the code and moves the rows on.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// (pictures, N) out, u32: the code goes to (draw.picture, draw.token)
+    pub codes: BufferId,
+    /// (R) in and out: the drawn rows get the code as their token and the next position
+    pub rows: BufferId,
+    /// (draws) in and out: the next token number
+    pub draws: BufferId,
+    /// (R, V) f32
+    pub logits: BufferId,
+    /// V
+    pub vocab_size: usize,
+    /// N
+    pub tokens: usize,
+}
+
+impl Sample {
+    pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
+        let read = (load.extent.rows * self.vocab_size * 4) as u64;
+        Cost { activation_bytes: read, flops: (load.extent.draws * self.vocab_size * 40) as u64, ..Cost::default() }
+    }
+
+    pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
+        for d in 0..extent.draws {
+            let draw = twin.draws[d];
+            let row = |r: u32| twin.row(self.logits, r as usize, self.vocab_size);
+            let cond = row(draw.cond_row);
+            let z: Vec<f32> = (0..self.vocab_size)
+                .map(|v| {
+                    let guided = match draw.uncond_row {
+                        NO_ROW => cond[v],
+                        r => row(r)[v] + (cond[v] - row(r)[v]) * f64::from(draw.cfg_scale),
+                    };
+                    (guided / f64::from(draw.temperature)) as f32
+                })
+                .collect();
+            let keep = cutoff(&z, draw.top_k as usize, draw.top_p, &mut vec![0.0; z.len()]);
+            let (mut best, mut code) = (f32::NEG_INFINITY, 0);
+            for (v, &z) in z.iter().enumerate().filter(|(_, z)| **z >= keep) {
+                let score = if draw.greedy == 1 { z } else { z + gumbel(draw.seed, draw.image, draw.token, v as u32) };
+                if score > best {
+                    (best, code) = (score, v as u32);
+                }
+            }
+            twin.buffers[self.codes.index()][draw.picture as usize * self.tokens + draw.token as usize] =
+                f64::from(code);
+            for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
+                twin.rows[r as usize].token = code;
+                twin.rows[r as usize].position += 1;
+            }
+            twin.draws[d].token += 1;
+        }
+    }
+}
+
+/// The smallest z that top-k and top-p keep. `top_k` in 1..=z.len(), `top_p` in (0, 1].
+///
+/// `scratch` is room for z.len() values.
+pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
+    if top_k >= z.len() && top_p >= 1.0 {
+        return f32::NEG_INFINITY;
+    }
+    let mut kept = &mut scratch[..z.len()];
+    kept.copy_from_slice(z);
+    let descending = |a: &f32, b: &f32| b.total_cmp(a);
+    let mut keep = f32::NEG_INFINITY;
+    if top_k < kept.len() {
+        keep = *kept.select_nth_unstable_by(top_k - 1, descending).1;
+    }
+    if top_p >= 1.0 {
+        return keep;
+    }
+    kept.sort_unstable_by(descending);
+    let count = kept.partition_point(|&z| z >= keep);
+    kept = &mut kept[..count];
+    let mass = |z: f32| f64::from(math::exp(z - kept[0]));
+    let total: f64 = kept.iter().map(|&z| mass(z)).sum();
+    // Walk groups of equal logits from the top; a group stays while what lies above it is ≤ top_p.
+    let (mut above, mut first) = (0.0, 0);
+    while first < kept.len() && above <= f64::from(top_p) * total {
+        keep = kept[first];
+        let end = first + kept[first..].partition_point(|&z| z == keep);
+        above += (end - first) as f64 * mass(keep);
+        first = end;
+    }
+    keep
+}
+
+/// Gumbel noise of one code: -ln(-ln(1 - u)) with u from Philox; the same bits on every executor.
+#[inline(always)]
+pub fn gumbel(seed: u64, image: u64, token: u32, code: u32) -> f32 {
+    let words = philox([code / 4, token, image as u32, (image >> 32) as u32], seed);
+    gumbel_of(words[code as usize % 4])
+}
+
+/// Gumbel noise from 32 random bits.
+#[inline(always)]
+pub fn gumbel_of(bits: u32) -> f32 {
+    const SCALE: f32 = 1.0 / 4_294_967_296.0;
+    let u = ((bits as f32 + 0.5) * SCALE).min(1.0 - f32::EPSILON / 2.0);
+    -math::ln(-math::ln_1m(u))
+}
+
+/// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+#[inline(always)]
+pub fn philox(mut counter: [u32; 4], seed: u64) -> [u32; 4] {
+    let mut key = [seed as u32, (seed >> 32) as u32];
+    for _ in 0..10 {
+        let a = u64::from(counter[0]) * 0xD251_1F53;
+        let b = u64::from(counter[2]) * 0xCD9E_8D57;
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+    }
+    counter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers of the Random123 distribution.
+    #[test]
+    fn philox_known_answers() {
+        assert_eq!(philox([0; 4], 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox([u32::MAX; 4], u64::MAX), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let counter = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
+        assert_eq!(philox(counter, 0x299f_31d0_a409_3822), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn gumbel_stays_finite_at_both_ends() {
+        assert!((gumbel_of(0) - 22.87).abs() < 0.01);
+        assert!((gumbel_of(u32::MAX) + 2.81).abs() < 0.01);
+    }
+
+    #[test]
+    fn top_k_keeps_ties_of_the_kth() {
+        let z = [1.0, 3.0, 2.0, 2.0, 0.0, 2.0];
+        assert_eq!(cutoff(&z, 1, 1.0, &mut [0.0; 8]), 3.0);
+        assert_eq!(cutoff(&z, 2, 1.0, &mut [0.0; 8]), 2.0); // keeps four codes
+        assert_eq!(cutoff(&z, 6, 1.0, &mut [0.0; 8]), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn top_p_gives_equal_logits_one_fate() {
+        // Masses 0.5, 0.25, 0.25.
+        let z = [2f32.ln(), 0.0, 0.0];
+        assert_eq!(cutoff(&z, 3, 0.4, &mut [0.0; 8]), z[0]);
+        assert_eq!(cutoff(&z, 3, 0.6, &mut [0.0; 8]), 0.0); // 0.5 above the pair ≤ 0.6: both stay
+        assert_eq!(cutoff(&[1.0; 4], 4, 1e-6, &mut [0.0; 8]), 1.0); // nothing lies above: all stay
+    }
+}

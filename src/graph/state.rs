@@ -1,0 +1,51 @@
+//! The two tables that a step is driven by. They live on the device and advance there.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Stands for "no row" in [`Draw::uncond_row`].
+pub const NO_ROW: u32 = u32::MAX;
+
+/// One row of a step: the token at `position` of the sequence in `slot`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Row {
+    /// Which sequence's cache.
+    pub slot: u32,
+    /// 0 is the condition (its cache row is the prefix row), 1 + t the image token t.
+    pub position: u32,
+    /// The class label at position 0, the code at any other.
+    pub token: u32,
+    /// Keeps the struct 16 bytes, one load.
+    pub reserved: u32,
+}
+
+/// One token to draw: the logits of one row, or of two under guidance, and all that the draw depends on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct Draw {
+    /// Noise key.
+    pub seed: u64,
+    /// The picture's number within its request; part of the noise counter.
+    pub image: u64,
+    /// The row whose logits are conditional.
+    pub cond_row: u32,
+    /// The row whose logits are unconditional, or [`NO_ROW`]: then there is no guidance.
+    pub uncond_row: u32,
+    /// Token number 0..N-1 within the picture; part of the noise counter, and where the code goes.
+    pub token: u32,
+    /// Row of the `codes` buffer that this picture's codes go to.
+    pub picture: u32,
+    pub cfg_scale: f32,
+    /// At least 1e-5.
+    pub temperature: f32,
+    /// In (0, 1].
+    pub top_p: f32,
+    /// 1..=V; V keeps all.
+    pub top_k: u32,
+    /// 1: no noise; 0: Gumbel noise.
+    pub greedy: u32,
+    /// Keeps the struct a multiple of 16 bytes.
+    pub reserved: [u32; 3],
+}
+
+const _: () = assert!(size_of::<Row>() == 16 && size_of::<Draw>() == 64);

@@ -1,0 +1,3 @@
+//! The program `smalti`: a thin shell around the library's public face.
+
+fn main() {}

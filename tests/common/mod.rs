@@ -1,0 +1,79 @@
+//! What several test programs share: reading expected tensors, comparing numbers, skipping by name.
+#![allow(dead_code)] // each test program uses its part
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A tensor that a test expects.
+pub struct Expected {
+    pub shape: Vec<usize>,
+    /// Values as f64, whatever the file's type.
+    pub values: Vec<f64>,
+}
+
+/// Reads all tensors of a safetensors file with the reference reader, not with ours.
+pub fn read_expected(path: &Path) -> BTreeMap<String, Expected> {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file =
+        safetensors::SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    file.tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let data = view.data();
+            let values = match view.dtype() {
+                safetensors::Dtype::F32 => {
+                    data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+                }
+                safetensors::Dtype::I32 => {
+                    data.chunks_exact(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect()
+                }
+                safetensors::Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),
+                other => panic!("{}: `{name}` has type {other:?}", path.display()),
+            };
+            (name, Expected { shape: view.shape().to_vec(), values })
+        })
+        .collect()
+}
+
+/// Compares element by element: |found - expected| ≤ allowed(i). Returns the largest share of the allowance used.
+///
+/// Panics with the first bad index, both values, and how many elements are beyond.
+pub fn compare(
+    what: &str,
+    found: impl IntoIterator<Item = f64>,
+    expected: &[f64],
+    allowed: impl Fn(usize) -> f64,
+) -> f64 {
+    let found: Vec<f64> = found.into_iter().collect();
+    assert_eq!(found.len(), expected.len(), "{what}: number of elements");
+    let share = |i: usize| {
+        let difference = (found[i] - expected[i]).abs();
+        // NaN on either side is a failure, not a pass.
+        if difference.is_nan() { f64::INFINITY } else { difference / allowed(i) }
+    };
+    let shares: Vec<f64> = (0..found.len()).map(share).collect();
+    if let Some(first) = shares.iter().position(|&share| share > 1.0) {
+        let beyond = shares.iter().filter(|&&share| share > 1.0).count();
+        let worst = shares.iter().copied().fold(0.0, f64::max);
+        panic!(
+            "{what}: element {first}: found {}, expected {}, allowed ±{:e}; {beyond} of {} beyond, worst {worst:.1}x",
+            found[first],
+            expected[first],
+            allowed(first),
+            found.len()
+        );
+    }
+    shares.into_iter().fold(0.0, f64::max)
+}
+
+/// The golden rule for f32: 1e-4 of the tensor's largest magnitude. Returns the share used.
+pub fn compare_to_largest(what: &str, found: impl IntoIterator<Item = f64>, expected: &[f64]) -> f64 {
+    let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+    compare(what, found, expected, |_| 1e-4 * largest)
+}
+
+/// Says that a test was skipped and why; with `SMALTI_REQUIRE=all` that is a failure.
+pub fn skip(what: &str, reason: &str) {
+    assert!(std::env::var("SMALTI_REQUIRE").as_deref() != Ok("all"), "{what} may not be skipped: {reason}");
+    println!("skipped: {what}: {reason}");
+}

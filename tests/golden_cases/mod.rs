@@ -1,0 +1,4 @@
+//! One file per kind of case.
+
+pub mod gpt;
+pub mod vq;
