@@ -28,4 +28,12 @@ impl GptConfig {
     pub fn head_dim(&self) -> usize {
         self.dim / self.n_head
     }
+
+    /// The label that stands for "no class"; 0 for a text model, which has none.
+    pub fn unconditional_label(&self) -> u32 {
+        match self.condition {
+            Condition::Class { num_classes } => num_classes as u32,
+            Condition::Text { .. } => 0,
+        }
+    }
 }

@@ -48,26 +48,43 @@ impl Buffer {
 /// One weight, in the checkpoint's own bytes where type and alignment allow.
 pub struct WeightData {
     elem: Elem,
-    bytes: Bytes,
-    /// Byte offset of the first element.
-    start: usize,
+    place: Place,
+    /// Number of elements.
+    len: usize,
+}
+
+enum Place {
+    /// The checkpoint's bytes, from this one on.
+    Checkpoint(Bytes, usize),
+    /// Memory of our own: converted, arranged or computed.
+    Own(Buffer),
 }
 
 impl WeightData {
     /// A weight of our own memory.
     pub fn owned<T: Pod>(elem: Elem, values: &[T]) -> Self {
         debug_assert_eq!(elem.size(), size_of::<T>());
-        Self { elem, bytes: Bytes::Owned(Arc::new(bytemuck::cast_slice(values).to_vec())), start: 0 }
+        let mut buffer = Buffer::new(size_of_val(values));
+        buffer.bytes_mut().copy_from_slice(bytemuck::cast_slice(values));
+        Self { elem, place: Place::Own(buffer), len: values.len() }
     }
 
     pub fn elem(&self) -> Elem {
         self.elem
     }
 
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// The first element; f32 or, for bf16, its bits. Panics when `T` is not the weight's type.
     pub fn ptr<T: Pod>(&self) -> *const T {
         assert_eq!(size_of::<T>(), self.elem.size(), "the weight's element type");
-        self.bytes[self.start..].as_ptr().cast()
+        match &self.place {
+            Place::Checkpoint(bytes, start) => bytes[*start..].as_ptr().cast(),
+            Place::Own(buffer) => buffer.ptr::<T>(),
+        }
     }
 }
 
@@ -95,15 +112,15 @@ impl WeightCache {
         arrange: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Result<Arc<WeightData>> {
         let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement };
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(data) = loaded.get(&key).and_then(Weak::upgrade) {
+        let loaded = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
         let data = Arc::new(match arrangement {
             "" => load(checkpoint, weight)?,
             _ => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
         });
-        loaded.insert(key, Arc::downgrade(&data));
+        loaded().insert(key, Arc::downgrade(&data));
         Ok(data)
     }
 }
@@ -119,7 +136,8 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
             && tensor.dtype() == wanted
             && (bytes.as_ptr() as usize + range.start).is_multiple_of(weight.elem.size())
         {
-            return Ok(WeightData { elem: weight.elem, bytes, start: range.start });
+            let place = Place::Checkpoint(bytes, range.start);
+            return Ok(WeightData { elem: weight.elem, place, len: tensor.len() });
         }
         if wanted == DType::BF16 {
             return Ok(WeightData::owned(Elem::Bf16, &tensor.to_bf16()));

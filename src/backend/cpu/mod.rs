@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use rayon::prelude::*;
 
 use self::memory::{Buffer, WeightCache, WeightData};
 use self::simd::Isa;
@@ -26,7 +27,7 @@ use self::team::{Member, Team};
 use super::{Executor, Plan};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, WeightId};
+use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, Row, WeightId};
 
 /// Runs graphs on this machine's cores.
 pub struct CpuExecutor {
@@ -70,11 +71,8 @@ impl Executor for CpuExecutor {
     }
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
-        let weights = graph
-            .weights()
-            .iter()
-            .map(|weight| self.weights.get(checkpoint, weight, "", |values| values))
-            .collect::<Result<_>>()?;
+        let load = |weight| self.weights.get(checkpoint, weight, "", |values| values);
+        let weights = self.team.install(|| graph.weights().par_iter().map(load).collect::<Result<_>>())?;
         let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
         let ops = graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
         let scratch = ops.map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
@@ -138,6 +136,12 @@ impl Context<'_> {
     /// A buffer's first element; the op keeps members apart by writing only what `Member::deal` gave them.
     fn buffer<T: Pod>(&self, id: BufferId) -> *mut T {
         self.arena.buffers[id.index()].ptr()
+    }
+
+    /// The rows of this run. Only `sample` writes them, after every op that reads them.
+    fn rows(&self, id: BufferId) -> &[Row] {
+        // SAFETY: the buffer holds the largest extent's rows, which `run_nodes` checked this one against.
+        unsafe { std::slice::from_raw_parts(self.buffer(id), self.extent.rows) }
     }
 
     fn weight(&self, id: WeightId) -> &WeightData {

@@ -11,8 +11,9 @@ pub(super) fn scratch(op: &ops::NormQkvRope, graph: &Graph) -> Scratch {
 
 pub(super) fn run(op: &ops::NormQkvRope, cx: &Context<'_>) {
     let dim = op.cache.dim();
+    cx.rows(op.rows).iter().for_each(|row| op.cache.check(row));
     let x = product::normalize(cx, op.x, op.norm, dim, op.eps);
-    // SAFETY: wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
+    // SAFETY: the rows were checked; wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
     unsafe {
         match op.cache.elem {
             Elem::Bf16 => product::deal(cx, op.wqkv, x, (3 * dim, dim), Place::<u16>::new(op, cx)),
@@ -38,7 +39,7 @@ impl<'a, T: Element + bytemuck::Pod> Place<'a, T> {
             q: cx.buffer(op.q),
             k_cache: cx.buffer(op.k_cache),
             v_cache: cx.buffer(op.v_cache),
-            rows: cx.buffer(op.rows),
+            rows: cx.rows(op.rows).as_ptr(),
             freqs_cis: cx.weight(op.freqs_cis).ptr(),
         }
     }

@@ -47,6 +47,12 @@ impl Team {
         self.size
     }
 
+    /// Runs rayon's parallel iterators on the team's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.install(work)
+    }
+
     /// Runs `work` on every thread at once and waits for all.
     pub fn run(&self, work: impl Fn(&Member<'_>) + Sync) {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);

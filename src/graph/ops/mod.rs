@@ -16,7 +16,7 @@ pub use linear_residual::LinearResidual;
 pub use norm_logits::NormLogits;
 pub use norm_qkv_rope::{CacheShape, NormQkvRope};
 pub use norm_swiglu::NormSwiglu;
-pub use sample::{Sample, cutoff, gumbel, gumbel_of, philox};
+pub use sample::{NO_CODE, Sample, cutoff, gumbel, gumbel_of, philox};
 
 use super::twin::Twin;
 use super::{Cost, Extent, Graph, Load};
