@@ -5,7 +5,7 @@
 
 use super::simd::{Element, LANES, Simd, kernel};
 use super::{Context, Scratch};
-use crate::graph::{Elem, ops};
+use crate::graph::{Elem, Row, ops};
 use crate::math;
 
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
@@ -15,14 +15,14 @@ pub(super) fn scratch(op: &ops::Attention) -> Scratch {
 pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
     let heads = op.cache.n_head;
     let (dim, head_dim) = (op.cache.dim(), op.cache.head_dim);
-    let rows = cx.rows(op.rows);
+    let rows = cx.buffer::<Row>(op.rows);
     cx.member.deal(cx.extent.rows * heads, 1, |range| {
         for unit in range {
             let (r, head) = (unit / heads, unit % heads);
-            let row = rows[r];
-            op.cache.check(&row);
-            // SAFETY: the row was checked; (r, head) of `out` is this member's.
+            // SAFETY: the row is one of the run's and is checked; (r, head) of `out` is this member's.
             unsafe {
+                let row = *rows.add(r);
+                op.cache.check(&row);
                 let at = op.cache.at(op.layer, row.slot as usize, head, 0);
                 let channels = r * dim + head * head_dim;
                 let one = Head {

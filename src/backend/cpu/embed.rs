@@ -1,13 +1,14 @@
 //! Matches `graph::ops::embed`.
 
 use super::Context;
-use crate::graph::{Elem, ops};
+use crate::graph::{Elem, Row, ops};
 
 pub(super) fn run(op: &ops::Embed, cx: &Context<'_>) {
-    let (x, rows) = (cx.buffer::<f32>(op.x), cx.rows(op.rows));
+    let (x, rows) = (cx.buffer::<f32>(op.x), cx.buffer::<Row>(op.rows));
     cx.member.deal(cx.extent.rows, 1, |range| {
         for r in range {
-            let row = rows[r];
+            // SAFETY: row r is one of the run's.
+            let row = unsafe { *rows.add(r) };
             let table = cx.weight(if row.position == 0 { op.embedding_table } else { op.tok_embeddings });
             assert!((row.token as usize + 1) * op.dim <= table.len(), "{row:?} outside its table");
             // SAFETY: the table has that row; row r of x is this member's.

@@ -22,7 +22,7 @@ pub struct Buffer {
 }
 
 // SAFETY: all access from several threads is through the raw pointer of `ptr`, whose users keep writes disjoint
-// and separate them from reads by the team's barrier.
+// and separate them from reads by the team's phases.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {

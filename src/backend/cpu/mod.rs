@@ -27,7 +27,7 @@ use self::team::{Member, Team};
 use super::{Executor, Plan};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, Row, WeightId};
+use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, WeightId};
 
 /// Runs graphs on this machine's cores.
 pub struct CpuExecutor {
@@ -136,12 +136,6 @@ impl Context<'_> {
     /// A buffer's first element; the op keeps members apart by writing only what `Member::deal` gave them.
     fn buffer<T: Pod>(&self, id: BufferId) -> *mut T {
         self.arena.buffers[id.index()].ptr()
-    }
-
-    /// The rows of this run. Only `sample` writes them, after every op that reads them.
-    fn rows(&self, id: BufferId) -> &[Row] {
-        // SAFETY: the buffer holds the largest extent's rows, which `run_nodes` checked this one against.
-        unsafe { std::slice::from_raw_parts(self.buffer(id), self.extent.rows) }
     }
 
     fn weight(&self, id: WeightId) -> &WeightData {

@@ -11,9 +11,8 @@ pub(super) fn scratch(op: &ops::NormQkvRope, graph: &Graph) -> Scratch {
 
 pub(super) fn run(op: &ops::NormQkvRope, cx: &Context<'_>) {
     let dim = op.cache.dim();
-    cx.rows(op.rows).iter().for_each(|row| op.cache.check(row));
     let x = product::normalize(cx, op.x, op.norm, dim, op.eps);
-    // SAFETY: the rows were checked; wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
+    // SAFETY: wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
     unsafe {
         match op.cache.elem {
             Elem::Bf16 => product::deal(cx, op.wqkv, x, (3 * dim, dim), Place::<u16>::new(op, cx)),
@@ -39,7 +38,7 @@ impl<'a, T: Element + bytemuck::Pod> Place<'a, T> {
             q: cx.buffer(op.q),
             k_cache: cx.buffer(op.k_cache),
             v_cache: cx.buffer(op.v_cache),
-            rows: cx.rows(op.rows).as_ptr(),
+            rows: cx.buffer(op.rows),
             freqs_cis: cx.weight(op.freqs_cis).ptr(),
         }
     }
@@ -51,10 +50,11 @@ impl<T: Element> Epilogue for Place<'_, T> {
         let cache = &self.op.cache;
         let (dim, head_dim) = (cache.dim(), cache.head_dim);
         let (part, c) = (n / dim, n % dim);
-        // SAFETY: row r is one of the run's; its slot and position are inside the cache, its head and
-        // channel inside the row; head_dim is a multiple of the tile, so no tile crosses a head.
+        // SAFETY: row r is one of the run's; it is checked against the cache, head and channel are inside the
+        // row; head_dim is a multiple of the tile, so no tile crosses a head.
         unsafe {
             let row = *self.rows.add(r);
+            cache.check(&row);
             let (slot, position) = (row.slot as usize, row.position as usize);
             if part < 2 {
                 let table = self.freqs_cis.add(position * head_dim + c % head_dim);
