@@ -45,19 +45,26 @@ impl Buffer {
     }
 }
 
-/// One weight, in the checkpoint's own bytes where type and alignment allow.
+/// One weight, in the checkpoint's own bytes where type, order and alignment allow.
 pub struct WeightData {
     elem: Elem,
-    bytes: Bytes,
-    /// Byte offset of the first element.
-    start: usize,
+    place: Place,
+}
+
+enum Place {
+    /// In the checkpoint, from this byte on.
+    Checkpoint(Bytes, usize),
+    /// In memory of our own.
+    Own(Buffer),
 }
 
 impl WeightData {
     /// A weight of our own memory.
     pub fn owned<T: Pod>(elem: Elem, values: &[T]) -> Self {
         debug_assert_eq!(elem.size(), size_of::<T>());
-        Self { elem, bytes: Bytes::Owned(Arc::new(bytemuck::cast_slice(values).to_vec())), start: 0 }
+        let mut buffer = Buffer::new(size_of_val(values));
+        buffer.bytes_mut().copy_from_slice(bytemuck::cast_slice(values));
+        Self { elem, place: Place::Own(buffer) }
     }
 
     pub fn elem(&self) -> Elem {
@@ -67,7 +74,10 @@ impl WeightData {
     /// The first element; f32 or, for bf16, its bits. Panics when `T` is not the weight's type.
     pub fn ptr<T: Pod>(&self) -> *const T {
         assert_eq!(size_of::<T>(), self.elem.size(), "the weight's element type");
-        self.bytes[self.start..].as_ptr().cast()
+        match &self.place {
+            Place::Checkpoint(bytes, start) => bytes[*start..].as_ptr().cast(),
+            Place::Own(buffer) => buffer.ptr::<T>().cast_const(),
+        }
     }
 }
 
@@ -80,28 +90,41 @@ struct Key {
     checkpoint: u64,
     name: String,
     elem: Elem,
-    /// What [`WeightCache::get`]'s `arrange` makes of it; "" for as it is.
+    /// The [`Arrangement`]'s name; "" for as it is.
     arrangement: &'static str,
 }
 
+/// Another order of a weight's values than the checkpoint's.
+pub struct Arrangement {
+    /// Tells the orders of one weight apart.
+    name: &'static str,
+    /// From f32 values in the checkpoint's order to what the op reads.
+    arrange: Box<dyn FnOnce(Vec<f32>) -> Vec<f32>>,
+}
+
+impl Arrangement {
+    pub fn new(name: &'static str, arrange: impl FnOnce(Vec<f32>) -> Vec<f32> + 'static) -> Self {
+        Self { name, arrange: Box::new(arrange) }
+    }
+}
+
 impl WeightCache {
-    /// The weight, loaded or shared with the plans that have it; `arrange` turns f32 values in the
-    /// checkpoint's order into what the op reads, and `arrangement` names that form.
+    /// The weight, loaded or shared with the plans that have it.
     pub fn get(
         &self,
         checkpoint: &Checkpoint,
         weight: &Weight,
-        arrangement: &'static str,
-        arrange: impl FnOnce(Vec<f32>) -> Vec<f32>,
+        arrangement: Option<Arrangement>,
     ) -> Result<Arc<WeightData>> {
-        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement };
+        let name = arrangement.as_ref().map_or("", |arrangement| arrangement.name);
+        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement: name };
         let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = loaded.get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
         let data = Arc::new(match arrangement {
-            "" => load(checkpoint, weight)?,
-            _ => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
+            None => load(checkpoint, weight)?,
+            Some(Arrangement { arrange, .. }) => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
         });
         loaded.insert(key, Arc::downgrade(&data));
         Ok(data)
@@ -119,7 +142,7 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
             && tensor.dtype() == wanted
             && (bytes.as_ptr() as usize + range.start).is_multiple_of(weight.elem.size())
         {
-            return Ok(WeightData { elem: weight.elem, bytes, start: range.start });
+            return Ok(WeightData { elem: weight.elem, place: Place::Checkpoint(bytes, range.start) });
         }
         if wanted == DType::BF16 {
             return Ok(WeightData::owned(Elem::Bf16, &tensor.to_bf16()));

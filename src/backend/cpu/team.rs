@@ -75,6 +75,11 @@ impl Member<'_> {
         self.index
     }
 
+    /// Members of the team.
+    pub fn team_size(&self) -> usize {
+        self.size
+    }
+
     /// Waits until all members are here; what any wrote before, all see after.
     pub fn barrier(&self) {
         let generation = self.job.generation.load(Ordering::Relaxed);

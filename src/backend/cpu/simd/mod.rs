@@ -63,6 +63,8 @@ impl Isa {
 /// Every method needs the instruction set of its implementor, and pointers good for what it reads or
 /// writes: 16 elements, or `n` for the partial ones. No alignment is needed.
 pub trait Simd: Copy {
+    /// Vectors that the processor's registers hold.
+    const REGISTERS: usize;
     type V: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;
