@@ -30,5 +30,6 @@ pub mod config;
 mod error;
 pub mod graph;
 pub mod math;
+pub mod models;
 
 pub use error::{Error, Result};

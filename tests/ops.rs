@@ -1,0 +1,24 @@
+//! Every op on every executor against its plain f64 twin.
+//!
+//! One file per op, of the op's name. Cases are data: each runs on all instruction sets of this processor,
+//! with one thread and with two, and all of those must agree bit for bit; then against the twin, within
+//! the rounding model written beside each test; then each row alone against itself among the others.
+
+mod common;
+
+#[path = "ops/attention.rs"]
+mod attention;
+#[path = "ops/embed.rs"]
+mod embed;
+#[path = "ops/harness.rs"]
+mod harness;
+#[path = "ops/linear_residual.rs"]
+mod linear_residual;
+#[path = "ops/norm_logits.rs"]
+mod norm_logits;
+#[path = "ops/norm_qkv_rope.rs"]
+mod norm_qkv_rope;
+#[path = "ops/norm_swiglu.rs"]
+mod norm_swiglu;
+#[path = "ops/sample.rs"]
+mod sample;

@@ -1,0 +1,260 @@
+//! Runs a small graph on an executor and on its twin.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smalti::backend::cpu::CpuExecutor;
+use smalti::backend::cpu::simd::Isa;
+use smalti::backend::{Executor, Plan};
+use smalti::checkpoint::{Checkpoint, Tensor};
+use smalti::graph::twin::Twin;
+use smalti::graph::{BufferId, Draw, Elem, Extent, Graph, PhaseId, Row, Source};
+
+/// Half a unit in the last place of f32: the relative error of one rounding.
+pub const U: f64 = 1.0 / (1u64 << 24) as f64;
+
+/// The rows of a step that tests use: one, few, odd, more than a tile.
+pub const ROW_COUNTS: [usize; 4] = [1, 2, 3, 17];
+
+/// A seeded stream of roughly normal numbers (the sum of four uniforms, variance 1).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    pub fn normal(&mut self) -> f32 {
+        ((0..4).map(|_| self.uniform()).sum::<f32>() - 2.0) * 3f32.sqrt()
+    }
+
+    pub fn normals(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.normal()).collect()
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+}
+
+/// A graph with everything that a run of it needs.
+pub struct Case {
+    pub graph: Arc<Graph>,
+    pub phase: PhaseId,
+    pub extent: Extent,
+    /// By weight, as the executor will hold them (already rounded to bf16 where it is bf16).
+    pub weights: Vec<Vec<f32>>,
+    /// Initial values of some buffers; the others start at zero.
+    pub buffers: Vec<(BufferId, Vec<f32>)>,
+    pub rows: Option<(BufferId, Vec<Row>)>,
+    pub draws: Option<(BufferId, Vec<Draw>)>,
+}
+
+/// What a run left in the buffers, by buffer: the bits of f32, bf16 and u32 elements, or bytes.
+pub type Left = Vec<Vec<u8>>;
+
+impl Case {
+    /// Random weights of variance 1 / fan-in (1 for vectors), and nothing in the buffers.
+    pub fn new(graph: Graph, phase: PhaseId, extent: Extent, random: &mut Random) -> Self {
+        let weights = graph
+            .weights()
+            .iter()
+            .map(|weight| {
+                let count = weight.shape.iter().product();
+                let fan_in: usize = weight.shape[1..].iter().product();
+                let values: Vec<f32> = match &weight.source {
+                    Source::Constant(values) => values.to_vec(),
+                    _ => random.normals(count).into_iter().map(|x| x / (fan_in as f32).sqrt()).collect(),
+                };
+                values.into_iter().map(|x| round(x, weight.elem)).collect()
+            })
+            .collect();
+        Self { graph: Arc::new(graph), phase, extent, weights, buffers: Vec::new(), rows: None, draws: None }
+    }
+
+    /// Gives a buffer its values, rounded to the buffer's type.
+    pub fn fill(&mut self, buffer: BufferId, values: Vec<f32>) {
+        assert_eq!(values.len(), self.graph.len_of(buffer), "values fill `{}`", self.graph.at(buffer).name);
+        let elem = self.graph.at(buffer).elem;
+        self.buffers.push((buffer, values.into_iter().map(|x| round(x, elem)).collect()));
+    }
+
+    /// The twin after its run.
+    pub fn twin(&self) -> Twin<'_> {
+        let mut twin = self.twin_before();
+        twin.run(self.phase, self.extent);
+        twin
+    }
+
+    /// The twin with everything in place.
+    pub fn twin_before(&self) -> Twin<'_> {
+        let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let mut twin = Twin::new(&self.graph, self.weights.iter().map(|values| wide(values)).collect());
+        for (id, values) in &self.buffers {
+            twin.buffers[id.index()] = wide(values);
+        }
+        if let Some((_, rows)) = &self.rows {
+            twin.rows[..rows.len()].copy_from_slice(rows);
+        }
+        if let Some((_, draws)) = &self.draws {
+            twin.draws[..draws.len()].copy_from_slice(draws);
+        }
+        twin
+    }
+
+    /// Runs on an executor and returns all buffers.
+    pub fn run(&self, executor: &dyn Executor) -> Left {
+        let tensors = self
+            .graph
+            .weights()
+            .iter()
+            .zip(&self.weights)
+            .map(|(weight, values)| (weight.name.clone(), Tensor::from_f32(weight.shape.clone(), values)))
+            .collect::<BTreeMap<_, _>>();
+        let checkpoint = Checkpoint::from_tensors("test", tensors, BTreeMap::new());
+        let mut plan = executor.plan(self.graph.clone(), &checkpoint).expect("the graph can be planned");
+        for (id, values) in &self.buffers {
+            let bytes: Vec<u8> = values.iter().flat_map(|&x| encode(x, self.graph.at(*id).elem)).collect();
+            plan.write_bytes(*id, 0, &bytes).expect("written");
+        }
+        if let Some((id, rows)) = &self.rows {
+            plan.write(*id, 0, rows).expect("written");
+        }
+        if let Some((id, draws)) = &self.draws {
+            plan.write(*id, 0, draws).expect("written");
+        }
+        plan.run(self.phase, self.extent).expect("it runs");
+        read_all(plan.as_mut())
+    }
+
+    /// Runs on every instruction set with one and two threads; all must leave the same bits. Returns them.
+    pub fn run_everywhere(&self) -> Left {
+        let mut first: Option<Left> = None;
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let left = self.run(&CpuExecutor::with_isa(threads, isa));
+                let Some(first) = &first else {
+                    first = Some(left);
+                    continue;
+                };
+                for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(first)) {
+                    assert!(found == expected, "`{}` differs on {isa:?}, {threads} threads", self.graph.at(id).name);
+                }
+            }
+        }
+        first.expect("every processor has an instruction set")
+    }
+
+    /// A buffer's values after a run.
+    pub fn values(&self, left: &Left, id: BufferId) -> Vec<f64> {
+        let bytes = &left[id.index()];
+        match self.graph.at(id).elem {
+            Elem::F32 => bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            Elem::Bf16 => bytes
+                .chunks_exact(2)
+                .map(|b| f64::from(half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32()))
+                .collect(),
+            Elem::U32 => bytes.chunks_exact(4).map(|b| f64::from(u32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            Elem::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+            Elem::Row | Elem::Draw => panic!("a table has no values"),
+        }
+    }
+
+    /// Runs every row of the step alone, as row 0, and compares the bits it leaves in the buffers `outputs`,
+    /// one per row, with those it left among the others.
+    pub fn check_rows_alone(&self, left: &Left, outputs: &[BufferId]) {
+        let (rows_id, rows) = self.rows.as_ref().expect("the case has rows");
+        for r in 0..self.extent.rows {
+            let alone = Self {
+                graph: self.graph.clone(),
+                phase: self.phase,
+                extent: Extent { rows: 1, draws: 0 },
+                weights: self.weights.clone(),
+                buffers: self
+                    .buffers
+                    .iter()
+                    .map(|(id, values)| {
+                        let width: usize = self.graph.at(*id).shape.iter().product();
+                        let per_row = self.graph.at(*id).per == smalti::graph::Per::Row;
+                        let mut values = values.clone();
+                        if per_row {
+                            values.copy_within(r * width..(r + 1) * width, 0);
+                        }
+                        (*id, values)
+                    })
+                    .collect(),
+                rows: Some((*rows_id, vec![rows[r]])),
+                draws: None,
+            };
+            let found = alone.run(&CpuExecutor::new(2));
+            for id in outputs {
+                let size = self.graph.at(*id).shape.iter().product::<usize>() * self.graph.at(*id).elem.size();
+                assert!(
+                    found[id.index()][..size] == left[id.index()][r * size..(r + 1) * size],
+                    "row {r} of `{}` alone differs from row {r} among {}",
+                    self.graph.at(*id).name,
+                    self.extent.rows
+                );
+            }
+        }
+    }
+}
+
+/// Every buffer's bytes.
+fn read_all(plan: &mut dyn Plan) -> Left {
+    let ids: Vec<BufferId> = plan.graph().buffer_ids().collect();
+    ids.into_iter()
+        .map(|id| {
+            let mut bytes = vec![0; plan.graph().bytes_of(id)];
+            plan.read_bytes(id, 0, &mut bytes).expect("read");
+            bytes
+        })
+        .collect()
+}
+
+/// A value as a buffer of that type holds it.
+fn round(x: f32, elem: Elem) -> f32 {
+    if elem == Elem::Bf16 { half::bf16::from_f32(x).to_f32() } else { x }
+}
+
+fn encode(x: f32, elem: Elem) -> Vec<u8> {
+    match elem {
+        Elem::Bf16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        Elem::U32 => (x as u32).to_le_bytes().to_vec(),
+        Elem::U8 => vec![x as u8],
+        _ => x.to_le_bytes().to_vec(),
+    }
+}
+
+/// Rounding of a sum of `depth` products in the executors' order, relative to Σ |a b|: each of sixteen lanes
+/// rounds depth / 16 times, then four times in the tree; the inputs carry `input` roundings of their own.
+pub fn sum_error(depth: usize, input: f64) -> f64 {
+    (depth as f64 / 16.0 + 5.0 + input) * U
+}
+
+/// Rounding of an RMSNorm of `width`, in units of [`U`]: half of the squares' sum, the root, the division
+/// and two products.
+pub fn norm_roundings(width: usize) -> f64 {
+    (width as f64 / 16.0 + 5.0) / 2.0 + 4.0
+}
+
+/// The largest Σ_k |weight[n, k] x[k]| over n.
+pub fn largest_sum(twin: &Twin<'_>, weight: smalti::graph::WeightId, x: &[f64]) -> f64 {
+    twin.weights[weight.index()]
+        .chunks_exact(x.len())
+        .map(|row| row.iter().zip(x).map(|(w, x)| (w * x).abs()).sum())
+        .fold(0.0, f64::max)
+}

@@ -1,0 +1,63 @@
+//! x += weight · input. Rounding: the product's sum, then one addition.
+
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, U, largest_sum, sum_error};
+
+fn case(elem: Elem, width: usize, depth: usize, rows: usize) -> (Case, ops::LinearResidual) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("linear_residual", extent);
+    let op = ops::LinearResidual {
+        x: graph.buffer("x", Elem::F32, Per::Row, &[width], Role::Scratch),
+        input: graph.buffer("input", Elem::F32, Per::Row, &[depth], Role::Scratch),
+        weight: graph.weight("weight", elem, &[width, depth], Source::Tensor),
+        width,
+        depth,
+    };
+    let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let phase = graph.phase("step");
+    graph.push(phase, "linear_residual", op.clone());
+    let random = &mut Random::new((width * depth + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    case.fill(op.x, random.normals(rows * width));
+    case.fill(op.input, random.normals(rows * depth));
+    case.rows = Some((table, vec![Row::default(); rows]));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin() {
+    // The true widths of B and 3B (wo, w2), and odd ones: tails of the tile and of the vector.
+    let sizes = [(768, 768), (768, 2048), (3200, 3200), (128, 384), (1, 1), (5, 31), (7, 33), (18, 111), (200, 200)];
+    for elem in [Elem::F32, Elem::Bf16] {
+        for (width, depth) in sizes {
+            for rows in ROW_COUNTS {
+                if width * depth * rows > 40_000_000 {
+                    continue; // 3B with 17 rows says nothing that 3 rows do not
+                }
+                let (case, op) = case(elem, width, depth, rows);
+                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let expected = &twin.buffers[op.x.index()];
+                let largest: Vec<f64> =
+                    (0..rows).map(|r| largest_sum(&before, op.weight, before.row(op.input, r, depth))).collect();
+                compare(&format!("{elem:?} ({width}, {depth}) x {rows}"), case.values(&left, op.x), expected, |i| {
+                    sum_error(depth, 0.0) * largest[i / width] + U * expected[i].abs()
+                });
+                if width < 1000 {
+                    case.check_rows_alone(&left, &[op.x]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_identity_adds_the_input() {
+    let (mut case, op) = case(Elem::Bf16, 48, 48, 3);
+    case.weights[op.weight.index()] = (0..48 * 48).map(|i| if i / 48 == i % 48 { 1.0 } else { 0.0 }).collect();
+    let left = case.run_everywhere();
+    let sum: Vec<f64> =
+        case.buffers[0].1.iter().zip(&case.buffers[1].1).map(|(x, input)| f64::from(x + input)).collect();
+    assert_eq!(case.values(&left, op.x), sum);
+}

@@ -1,0 +1,67 @@
+//! logits = output · rms_norm(x). Rounding: the norm's, then the product's sum.
+
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+
+fn case(elem: Elem, vocab_size: usize, dim: usize, rows: usize) -> (Case, ops::NormLogits) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("norm_logits", extent);
+    let op = ops::NormLogits {
+        logits: graph.buffer("logits", Elem::F32, Per::Row, &[vocab_size], Role::Output),
+        x: graph.buffer("x", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        norm: graph.weight("norm.weight", Elem::F32, &[dim], Source::Tensor),
+        output: graph.weight("output.weight", elem, &[vocab_size, dim], Source::Tensor),
+        vocab_size,
+        dim,
+        eps: 1e-5,
+    };
+    let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let phase = graph.phase("step");
+    graph.push(phase, "norm_logits", op.clone());
+    let random = &mut Random::new((vocab_size + dim + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    // A stream far from unit scale, as late layers have it.
+    case.fill(op.x, random.normals(rows * dim).into_iter().map(|x| 30.0 * x).collect());
+    case.rows = Some((table, vec![Row::default(); rows]));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin() {
+    for elem in [Elem::F32, Elem::Bf16] {
+        for (vocab_size, dim) in [(300, 200), (16384, 64), (257, 768), (33, 111), (64, 3200)] {
+            for rows in ROW_COUNTS {
+                let (case, op) = case(elem, vocab_size, dim, rows);
+                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let largest: Vec<f64> = (0..rows)
+                    .map(|r| {
+                        largest_sum(&before, op.output, &before.rms_norm(op.norm, before.row(op.x, r, dim), op.eps))
+                    })
+                    .collect();
+                compare(
+                    &format!("{elem:?} ({vocab_size}, {dim}) x {rows}"),
+                    case.values(&left, op.logits),
+                    &twin.buffers[op.logits.index()],
+                    |i| sum_error(dim, norm_roundings(dim)) * largest[i / vocab_size],
+                );
+                if vocab_size < 1000 {
+                    case.check_rows_alone(&left, &[op.logits]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_constant_row_normalizes_to_the_weight() {
+    let (mut case, op) = case(Elem::F32, 40, 32, 1);
+    case.buffers[0].1.fill(1e4);
+    let expected: Vec<f64> = case.weights[op.output.index()]
+        .chunks_exact(32)
+        .map(|row| row.iter().zip(&case.weights[op.norm.index()]).map(|(o, n)| f64::from(o * n)).sum())
+        .collect();
+    let left = case.run_everywhere();
+    compare("constant", case.values(&left, op.logits), &expected, |_| 1e-5);
+}

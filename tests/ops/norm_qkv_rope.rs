@@ -1,0 +1,88 @@
+//! [q; k; v] = wqkv · rms_norm(x), turned and cached. Rounding: the norm's, the product's sum, two products
+//! and an addition of the rotation, and for a bf16 cache half a unit in the last of its 8 bits.
+
+use smalti::graph::ops::{self, CacheShape};
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source};
+use smalti::models::gpt::freqs_cis;
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+
+const LATENT: usize = 3;
+
+fn case(elem: Elem, n_head: usize, head_dim: usize, rows: usize) -> (Case, ops::NormQkvRope) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("norm_qkv_rope", extent);
+    let (dim, positions) = (n_head * head_dim, 1 + LATENT * LATENT);
+    let cache = CacheShape { slots: 3, n_head, positions, head_dim, elem };
+    let shape = [2, cache.slots, n_head, positions, head_dim];
+    let op = ops::NormQkvRope {
+        q: graph.buffer("q", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        k_cache: graph.buffer("k_cache", elem, Per::Plan, &shape, Role::State),
+        v_cache: graph.buffer("v_cache", elem, Per::Plan, &shape, Role::State),
+        x: graph.buffer("x", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        rows: graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input),
+        norm: graph.weight("norm.weight", Elem::F32, &[dim], Source::Tensor),
+        wqkv: graph.weight("wqkv.weight", elem, &[3 * dim, dim], Source::Tensor),
+        freqs_cis: graph.weight(
+            "freqs_cis",
+            Elem::F32,
+            &[positions, head_dim / 2, 2],
+            Source::Constant(freqs_cis(LATENT, head_dim, 10000.0).into()),
+        ),
+        layer: 1,
+        cache,
+        eps: 1e-5,
+    };
+    let phase = graph.phase("step");
+    graph.push(phase, "norm_qkv_rope", op.clone());
+    let random = &mut Random::new((dim + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    case.fill(op.x, random.normals(rows * dim));
+    // What the op must not touch has a value that would be seen.
+    let cached = case.graph.len_of(op.k_cache);
+    case.fill(op.k_cache, vec![1e4; cached]);
+    case.fill(op.v_cache, vec![-1e4; cached]);
+    let table = (0..rows).map(|r| Row { slot: (r % 3) as u32, position: (r / 3 % positions) as u32, ..Row::default() });
+    case.rows = Some((op.rows, table.collect()));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin_and_touches_nothing_else() {
+    for elem in [Elem::F32, Elem::Bf16] {
+        for (n_head, head_dim) in [(2, 64), (2, 100), (1, 128), (3, 16), (12, 64), (5, 4)] {
+            for rows in ROW_COUNTS {
+                let (case, op) = case(elem, n_head, head_dim, rows);
+                let dim = n_head * head_dim;
+                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let largest = (0..rows)
+                    .map(|r| largest_sum(&before, op.wqkv, &before.rms_norm(op.norm, before.row(op.x, r, dim), op.eps)))
+                    .fold(0.0, f64::max);
+                // |cos| + |sin| ≤ √2 carries the sum's error over; the rotation adds three roundings.
+                let computed = 1.5 * sum_error(dim, norm_roundings(dim) + 3.0) * largest;
+                let what = format!("{elem:?} {n_head} x {head_dim} x {rows}");
+                compare(&format!("q {what}"), case.values(&left, op.q), &twin.buffers[op.q.index()], |_| computed);
+                for cache in [op.k_cache, op.v_cache] {
+                    let expected = &twin.buffers[cache.index()];
+                    compare(&format!("cache {what}"), case.values(&left, cache), expected, |i| {
+                        let stored = if elem == Elem::Bf16 { expected[i].abs() / 256.0 } else { 0.0 };
+                        let written = expected[i].abs() < 1e3;
+                        if written { computed + stored } else { f64::MIN_POSITIVE }
+                    });
+                }
+                case.check_rows_alone(&left, &[op.q]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_condition_has_no_query_and_no_key() {
+    let (case, op) = case(Elem::F32, 2, 64, 1);
+    let left = case.run_everywhere();
+    assert!(case.values(&left, op.q).iter().all(|&q| q == 0.0));
+    let at = op.cache.at(op.layer, 0, 0, 0);
+    assert!(case.values(&left, op.k_cache)[at..at + 64].iter().all(|&k| k == 0.0));
+    assert!(case.values(&left, op.v_cache)[at..at + 64].iter().any(|&v| v != 0.0));
+}
