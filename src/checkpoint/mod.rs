@@ -4,8 +4,13 @@
 //! and the Hub's folders. Depends on nothing of the crate but [`crate::error`] and, for the
 //! configuration that [`convert`] writes along, [`crate::config`].
 
+mod hub;
+mod open;
+mod safetensors;
 mod tensor;
+mod torch;
 
+pub use open::WeightsChoice;
 pub use tensor::{Bytes, DType, Tensor};
 
 use std::collections::BTreeMap;
@@ -17,7 +22,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Checkpoint {
     id: u64,
     path: PathBuf,
+    contents: Contents,
+}
+
+/// What a reader finds in a file.
+#[derive(Clone, Debug, Default)]
+struct Contents {
     tensors: BTreeMap<String, Tensor>,
+    /// Entries that are there but are no tensor of ours: the name, and what they are.
+    skipped: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -28,8 +41,12 @@ impl Checkpoint {
         tensors: BTreeMap<String, Tensor>,
         metadata: BTreeMap<String, String>,
     ) -> Self {
+        Self::new(path.into(), Contents { tensors, skipped: BTreeMap::new(), metadata })
+    }
+
+    fn new(path: PathBuf, contents: Contents) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), path: path.into(), tensors, metadata }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), path, contents }
     }
 
     /// Tells open checkpoints apart; clones share it.
@@ -44,16 +61,22 @@ impl Checkpoint {
 
     /// All tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
-        &self.tensors
+        &self.contents.tensors
     }
 
     /// One tensor.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name)
+        self.contents.tensors.get(name)
+    }
+
+    /// Entries that the file has beside its tensors, each with what it is: numbers, nested dicts,
+    /// tensors of types that no weight has.
+    pub fn skipped(&self) -> &BTreeMap<String, String> {
+        &self.contents.skipped
     }
 
     /// Text beside the tensors: safetensors' `__metadata__`, or `config.json`'s entries.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.contents.metadata
     }
 }

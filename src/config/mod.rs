@@ -2,8 +2,16 @@
 //!
 //! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::error`] alone.
 
+mod check;
 mod gpt;
+mod image_size;
+mod model;
+mod presets;
 mod vq;
 
+pub use check::TensorSpec;
 pub use gpt::{Condition, GptConfig};
+pub use image_size::default_image_size;
+pub use model::{ModelConfig, ModelKind};
+pub use presets::{PRESETS, Preset};
 pub use vq::VqConfig;
