@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
-use smalti::checkpoint::Checkpoint;
+use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::VqConfig;
 use smalti::graph::{BufferId, Extent, Graph, Op, PhaseId};
 use smalti::models::{Pixels, VqDecoder, VqEncoder};
@@ -14,12 +14,8 @@ use smalti::models::{Pixels, VqDecoder, VqEncoder};
 use crate::common::{Expected, compare, compare_to_largest};
 
 pub fn check(name: &str, folder: &Path, meta: &serde_json::Value, expected: &BTreeMap<String, Expected>) {
-    let t = crate::common::read_expected(Path::new(&format!("/tmp/vqref/{name}.safetensors")));
-    let t = t.into_iter().map(|(k, v)| (k, smalti::checkpoint::Tensor::from_f32(v.shape.clone(), &v.values.iter().map(|&x| x as f32).collect::<Vec<_>>()))).collect();
-    let checkpoint = Checkpoint::from_tensors(folder, t, BTreeMap::new());
-    let g = |k: &str| meta[k].as_u64().unwrap() as usize;
-    let m: Vec<usize> = meta["ch_mult"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect();
-    let config = VqConfig { ch: g("ch"), codebook_size: g("codebook_size"), codebook_embed_dim: g("codebook_embed_dim"), z_channels: g("z_channels"), decoder_ch_mult: m.clone(), encoder_ch_mult: Some(m), num_res_blocks: 2 };
+    let checkpoint = Checkpoint::open(&folder.join("vq.pt"), WeightsChoice::Model).expect("the checkpoint opens");
+    let config = VqConfig::detect(&checkpoint).expect("the configuration is seen in the tensors");
     assert_eq!(config.downsample_size() as u64, meta["downsample"].as_u64().expect("meta.json says the down-sampling"));
     let case = Case { name, checkpoint: &checkpoint, config: &config, expected };
     case.decode();
@@ -103,7 +99,11 @@ impl Case<'_> {
                 compared += 1;
             }
         }
-        println!("{}: encode_codes: {compared} of {} compared, the others are too close to call", self.name, codes.len());
+        println!(
+            "{}: encode_codes: {compared} of {} compared, the others are too close to call",
+            self.name,
+            codes.len()
+        );
         assert!(2 * compared > codes.len(), "{}: hardly any code could be compared", self.name);
 
         let given: Vec<u32> = expected.iter().map(|&code| code as u32).collect();
