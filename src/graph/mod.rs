@@ -191,6 +191,13 @@ impl Graph {
         BufferId(self.buffers.len() as u32 - 1)
     }
 
+    /// Makes a flat buffer at least `len` elements long: activations of several shapes take turns in it.
+    pub fn grow(&mut self, id: BufferId, len: usize) {
+        let shape = &mut self.buffers[id.index()].shape;
+        debug_assert_eq!(shape.len(), 1, "only a flat buffer grows");
+        shape[0] = shape[0].max(len);
+    }
+
     /// Adds a weight; the same name twice is the same weight.
     pub fn weight(&mut self, name: impl Into<String>, elem: Elem, shape: &[usize], source: Source) -> WeightId {
         let name = name.into();
@@ -268,6 +275,11 @@ impl Graph {
     /// All buffers' ids, in order.
     pub fn buffer_ids(&self) -> impl Iterator<Item = BufferId> + use<> {
         (0..self.buffers.len() as u32).map(BufferId)
+    }
+
+    /// All weights' ids, in order.
+    pub fn weight_ids(&self) -> impl Iterator<Item = WeightId> + use<> {
+        (0..self.weights.len() as u32).map(WeightId)
     }
 
     /// Bytes of all buffers of a role.

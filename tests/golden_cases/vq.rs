@@ -2,9 +2,195 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::common::Expected;
+use smalti::backend::cpu::CpuExecutor;
+use smalti::backend::{Executor, Plan};
+use smalti::checkpoint::{Checkpoint, WeightsChoice};
+use smalti::config::VqConfig;
+use smalti::graph::{BufferId, Extent, Graph, Op, PhaseId};
+use smalti::models::{Pixels, VqDecoder, VqEncoder};
 
-pub fn check(name: &str, _folder: &Path, _meta: &serde_json::Value, _expected: &BTreeMap<String, Expected>) {
-    println!("skipped: golden case {name}: the VQ model is not implemented yet");
+use crate::common::{Expected, compare, compare_to_largest};
+
+pub fn check(name: &str, folder: &Path, meta: &serde_json::Value, expected: &BTreeMap<String, Expected>) {
+    let checkpoint = Checkpoint::open(&folder.join("vq.pt"), WeightsChoice::Model).expect("the checkpoint opens");
+    let config = VqConfig::detect(&checkpoint).expect("the configuration is seen in the tensors");
+    assert_eq!(config.downsample_size() as u64, meta["downsample"].as_u64().expect("meta.json says the down-sampling"));
+    let case = Case { name, checkpoint: &checkpoint, config: &config, expected };
+    case.decode();
+    case.encode();
+}
+
+struct Case<'a> {
+    name: &'a str,
+    checkpoint: &'a Checkpoint,
+    config: &'a VqConfig,
+    expected: &'a BTreeMap<String, Expected>,
+}
+
+impl Case<'_> {
+    fn expect(&self, tensor: &str) -> &Expected {
+        self.expected.get(tensor).unwrap_or_else(|| panic!("{}: no tensor `{tensor}`", self.name))
+    }
+
+    /// `decoder_conv_in`, `image`, `image_u8`.
+    fn decode(&self) {
+        let image = self.expect("image");
+        let codes: Vec<u32> = self.expect("codes").values.iter().map(|&code| code as u32).collect();
+        self.check_image("image", &codes, image);
+
+        let (plan, graph) = &mut self.plan_decoder(&image.shape, Pixels::F32, 0);
+        let node = graph.graph.nodes(graph.decode).iter().position(|node| node.name == "decoder.conv_in");
+        let node = node.expect("the decoder has a conv_in");
+        let Op::Conv2d(conv_in) = &graph.graph.nodes(graph.decode)[node].op else { panic!("conv_in is a convolution") };
+        let extent = Extent { rows: image.shape[0], draws: 0 };
+        plan.write(graph.codes, 0, &codes).expect("written");
+        plan.run_nodes(graph.decode, 0..node + 1, extent).expect("it runs");
+        let h = self.expect("decoder_conv_in");
+        let mut found = vec![0f32; h.values.len()];
+        plan.read(conv_in.out, 0, &mut found).expect("read");
+        let share = compare_to_largest(
+            &format!("{}: decoder_conv_in", self.name),
+            found.into_iter().map(f64::from),
+            &channels_last(h),
+        );
+        println!("{}: decoder_conv_in: {share:.4} of the allowance", self.name);
+    }
+
+    /// `encode_z`, `encode_codes`, `reconstruction`, `reconstruction_u8`.
+    fn encode(&self) {
+        let input = self.expect("encode_input");
+        let (images, size) = (input.shape[0], (input.shape[2], input.shape[3]));
+        let pixels: Vec<f32> = channels_last(input).iter().map(|&x| x as f32).collect();
+        let encoder = VqEncoder::build(self.config, size, images, Pixels::F32).expect("an encoder");
+        let run = |threads: usize, together: bool| {
+            let mut runs = Runs::new(self, encoder.graph.clone(), encoder.encode, threads);
+            let z = runs.run(images, together, (encoder.image, &pixels), (encoder.z, 0f32));
+            let codes = runs.run(images, together, (encoder.image, &pixels), (encoder.codes, 0u32));
+            (z, codes)
+        };
+        let (z, codes) = run(0, true);
+        for (threads, together) in [(1, true), (2, true), (1, false), (2, false)] {
+            let again = run(threads, together);
+            assert!(again.0 == z, "{}: z differs with {threads} threads, together: {together}", self.name);
+            assert!(again.1 == codes, "{}: codes differ with {threads} threads, together: {together}", self.name);
+        }
+
+        let share = compare_to_largest(
+            &format!("{}: encode_z", self.name),
+            z.iter().map(|&x| f64::from(x)),
+            &channels_last(self.expect("encode_z")),
+        );
+        println!("{}: encode_z: {share:.4} of the allowance", self.name);
+
+        // z may be off by 1e-4 of its largest magnitude, the cosine of a vector by that over the vector's
+        // length in each of its E coordinates, and the margin, between two codes, by twice as much.
+        let e = self.config.codebook_embed_dim;
+        let z = channels_last(self.expect("encode_z"));
+        let largest = z.iter().fold(0f64, |max, x| max.max(x.abs()));
+        let margins = &self.expect("encode_margin").values;
+        let expected = &self.expect("encode_codes").values;
+        let mut compared = 0;
+        for (p, z) in z.chunks_exact(e).enumerate() {
+            let length = z.iter().map(|x| x * x).sum::<f64>().sqrt();
+            if margins[p] > 2.0 * 1e-4 * largest * (e as f64).sqrt() / length {
+                assert_eq!(f64::from(codes[p]), expected[p], "{}: code {p}, margin {}", self.name, margins[p]);
+                compared += 1;
+            }
+        }
+        println!(
+            "{}: encode_codes: {compared} of {} compared, the others are too close to call",
+            self.name,
+            codes.len()
+        );
+        assert!(2 * compared > codes.len(), "{}: hardly any code could be compared", self.name);
+
+        let given: Vec<u32> = expected.iter().map(|&code| code as u32).collect();
+        self.check_image("reconstruction", &given, self.expect("reconstruction"));
+    }
+
+    fn plan_decoder(&self, image: &[usize], output: Pixels, threads: usize) -> (Box<dyn Plan>, VqDecoder) {
+        let decoder = self.decoder(image, output);
+        let executor = CpuExecutor::new(threads);
+        (executor.plan(Arc::new(decoder.graph.clone()), self.checkpoint).expect("it can be planned"), decoder)
+    }
+
+    fn decoder(&self, image: &[usize], output: Pixels) -> VqDecoder {
+        let latent = smalti::models::latent_size(self.config, (image[2], image[3])).expect("a size that fits");
+        VqDecoder::build(self.config, latent, image[0], output).expect("a decoder")
+    }
+
+    /// Decodes to f32 and to bytes; against the tensors `name` and `name`_u8, and against itself one image
+    /// at a time and with one and two threads.
+    fn check_image(&self, name: &str, codes: &[u32], expected: &Expected) {
+        let images = expected.shape[0];
+        let what = format!("{}: {name}", self.name);
+        let decoder = self.decoder(&expected.shape, Pixels::F32);
+        let cut = self.decoder(&expected.shape, Pixels::U8);
+        let run = |threads: usize, together: bool| {
+            let mut runs = Runs::new(self, decoder.graph.clone(), decoder.decode, threads);
+            let wide = runs.run(images, together, (decoder.codes, codes), (decoder.image, 0f32));
+            let mut runs = Runs::new(self, cut.graph.clone(), cut.decode, threads);
+            (wide, runs.run(images, together, (cut.codes, codes), (cut.image, 0u8)))
+        };
+        let (image, bytes) = run(0, true);
+        for (threads, together) in [(1, true), (2, true), (1, false), (2, false)] {
+            let again = run(threads, together);
+            assert!(again.0 == image, "{what}: differs with {threads} threads, together: {together}");
+            assert!(again.1 == bytes, "{what}_u8: differs with {threads} threads, together: {together}");
+        }
+
+        let share = compare_to_largest(&what, image.iter().map(|&x| f64::from(x)), &channels_last(expected));
+        println!("{what}: {share:.4} of the allowance");
+        let expected = &self.expect(&format!("{name}_u8")).values;
+        compare(&format!("{what}_u8"), bytes.iter().map(|&x| f64::from(x)), expected, |_| 1.0);
+        let apart = bytes.iter().zip(expected).filter(|(found, expected)| f64::from(**found) != **expected).count();
+        println!("{what}_u8: {apart} of {} values are one apart", bytes.len());
+        assert!((apart as f64) < 1e-3 * bytes.len() as f64, "{what}_u8: {apart} of {} differ", bytes.len());
+    }
+}
+
+/// A plan that is run with all images at once or with one after the other.
+struct Runs {
+    plan: Box<dyn Plan>,
+    phase: PhaseId,
+}
+
+impl Runs {
+    fn new(case: &Case<'_>, graph: Graph, phase: PhaseId, threads: usize) -> Self {
+        let executor = CpuExecutor::new(threads);
+        Self { plan: executor.plan(Arc::new(graph), case.checkpoint).expect("it can be planned"), phase }
+    }
+
+    /// Writes the input, runs, and returns the output of all images; `output.1` only names its type.
+    fn run<I: bytemuck::Pod, O: bytemuck::Pod>(
+        &mut self,
+        images: usize,
+        together: bool,
+        input: (BufferId, &[I]),
+        output: (BufferId, O),
+    ) -> Vec<O> {
+        let step = if together { images } else { 1 };
+        let width: usize = self.plan.graph().at(output.0).shape.iter().product();
+        let mut out = Vec::new();
+        for values in input.1.chunks_exact(input.1.len() / images * step) {
+            self.plan.write(input.0, 0, values).expect("written");
+            self.plan.run(self.phase, Extent { rows: step, draws: 0 }).expect("it runs");
+            let mut values = vec![output.1; width * step];
+            self.plan.read(output.0, 0, &mut values).expect("read");
+            out.extend(values);
+        }
+        out
+    }
+}
+
+/// (N, C, H, W) to (N, H, W, C).
+fn channels_last(tensor: &Expected) -> Vec<f64> {
+    let [n, c, h, w] = tensor.shape[..] else { panic!("an image has four dimensions") };
+    let at = |i: usize| {
+        let (image, pixel, channel) = (i / (c * h * w), i / c % (h * w), i % c);
+        tensor.values[(image * c + channel) * h * w + pixel]
+    };
+    (0..n * c * h * w).map(at).collect()
 }

@@ -45,7 +45,7 @@ impl Buffer {
     }
 }
 
-/// One weight, in the checkpoint's own bytes where type and alignment allow.
+/// One weight, in the checkpoint's own bytes where type, order and alignment allow.
 pub struct WeightData {
     elem: Elem,
     place: Place,
@@ -83,7 +83,7 @@ impl WeightData {
         assert_eq!(size_of::<T>(), self.elem.size(), "the weight's element type");
         match &self.place {
             Place::Checkpoint(bytes, start) => bytes[*start..].as_ptr().cast(),
-            Place::Own(buffer) => buffer.ptr::<T>(),
+            Place::Own(buffer) => buffer.ptr::<T>().cast_const(),
         }
     }
 }
@@ -97,28 +97,41 @@ struct Key {
     checkpoint: u64,
     name: String,
     elem: Elem,
-    /// What [`WeightCache::get`]'s `arrange` makes of it; "" for as it is.
+    /// The [`Arrangement`]'s name; "" for as it is.
     arrangement: &'static str,
 }
 
+/// Another order of a weight's values than the checkpoint's.
+pub struct Arrangement {
+    /// Tells the orders of one weight apart.
+    name: &'static str,
+    /// From f32 values in the checkpoint's order to what the op reads.
+    arrange: Box<dyn Fn(Vec<f32>) -> Vec<f32> + Send + Sync>,
+}
+
+impl Arrangement {
+    pub fn new(name: &'static str, arrange: impl Fn(Vec<f32>) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        Self { name, arrange: Box::new(arrange) }
+    }
+}
+
 impl WeightCache {
-    /// The weight, loaded or shared with the plans that have it; `arrange` turns f32 values in the
-    /// checkpoint's order into what the op reads, and `arrangement` names that form.
+    /// The weight, loaded or shared with the plans that have it.
     pub fn get(
         &self,
         checkpoint: &Checkpoint,
         weight: &Weight,
-        arrangement: &'static str,
-        arrange: impl FnOnce(Vec<f32>) -> Vec<f32>,
+        arrangement: Option<&Arrangement>,
     ) -> Result<Arc<WeightData>> {
-        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement };
+        let name = arrangement.map_or("", |arrangement| arrangement.name);
+        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement: name };
         let loaded = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
         let data = Arc::new(match arrangement {
-            "" => load(checkpoint, weight)?,
-            _ => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
+            None => load(checkpoint, weight)?,
+            Some(Arrangement { arrange, .. }) => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
         });
         loaded().insert(key, Arc::downgrade(&data));
         Ok(data)

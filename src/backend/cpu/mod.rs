@@ -4,24 +4,32 @@
 //! element has one order of summation, fixed by its own row alone. One file per op, of the op's name.
 
 mod attention;
+mod codebook_lookup;
+mod conv2d;
 mod embed;
+mod group_norm_stats;
 mod linear_residual;
 mod memory;
+mod nearest_code;
 mod norm_logits;
 mod norm_qkv_rope;
 mod norm_swiglu;
+mod panels;
+mod pixels_to_input;
 mod product;
 mod sample;
 pub mod simd;
+mod spatial_attention;
 mod team;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-use self::memory::{Buffer, WeightCache, WeightData};
+use self::memory::{Arrangement, Buffer, WeightCache, WeightData};
 use self::simd::Isa;
 use self::team::{Member, Team};
 use super::{Executor, Plan};
@@ -71,11 +79,13 @@ impl Executor for CpuExecutor {
     }
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
-        let load = |weight| self.weights.get(checkpoint, weight, "", |values| values);
-        let weights = self.team.install(|| graph.weights().par_iter().map(load).collect::<Result<_>>())?;
+        let ops = || graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
+        let arrangements: HashMap<WeightId, Arrangement> = ops().filter_map(arrangement_of).collect();
+        let ids: Vec<WeightId> = graph.weight_ids().collect();
+        let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
+        let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;
         let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
-        let ops = graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
-        let scratch = ops.map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
+        let scratch = ops().map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
         Ok(Box::new(CpuPlan {
             arena: Arena {
                 buffers,
@@ -107,12 +117,26 @@ impl Scratch {
 
 fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
     match op {
-        Op::Embed(_) | Op::LinearResidual(_) => Scratch::default(),
+        Op::Embed(_) | Op::LinearResidual(_) | Op::CodebookLookup(_) | Op::PixelsToInput(_) | Op::NearestCode(_) => {
+            Scratch::default()
+        }
         Op::NormQkvRope(op) => norm_qkv_rope::scratch(op, graph),
         Op::Attention(op) => attention::scratch(op),
         Op::NormSwiglu(op) => norm_swiglu::scratch(op, graph),
         Op::NormLogits(op) => norm_logits::scratch(op, graph),
         Op::Sample(op) => sample::scratch(op),
+        Op::GroupNormStats(op) => group_norm_stats::scratch(op, graph),
+        Op::Conv2d(op) => conv2d::scratch(op),
+        Op::SpatialAttention(op) => spatial_attention::scratch(op),
+    }
+}
+
+/// The weight that an op wants in another order than the checkpoint's, made once at load.
+fn arrangement_of(op: &Op) -> Option<(WeightId, Arrangement)> {
+    match op {
+        Op::Conv2d(op) => Some(conv2d::arrangement(op)),
+        Op::NearestCode(op) => Some(nearest_code::arrangement(op)),
+        _ => None,
     }
 }
 
@@ -160,6 +184,12 @@ impl Context<'_> {
             Op::NormSwiglu(op) => norm_swiglu::run(op, self),
             Op::NormLogits(op) => norm_logits::run(op, self),
             Op::Sample(op) => sample::run(op, self),
+            Op::CodebookLookup(op) => codebook_lookup::run(op, self),
+            Op::GroupNormStats(op) => group_norm_stats::run(op, self),
+            Op::Conv2d(op) => conv2d::run(op, self),
+            Op::SpatialAttention(op) => spatial_attention::run(op, self),
+            Op::PixelsToInput(op) => pixels_to_input::run(op, self),
+            Op::NearestCode(op) => nearest_code::run(op, self),
         }
     }
 }

@@ -21,6 +21,7 @@ pub struct Team {
 /// One thread's view of a running job.
 pub struct Member<'a> {
     index: usize,
+    size: usize,
     /// The phase that this thread is in, or was taken away from.
     phase: Cell<u32>,
     job: &'a Job,
@@ -63,7 +64,7 @@ impl Team {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let job = Job::default();
         self.pool.broadcast(|context| {
-            let member = Member { index: context.index(), phase: Cell::new(0), job: &job };
+            let member = Member { index: context.index(), size: self.size, phase: Cell::new(0), job: &job };
             let mark = MarkPanic(&job);
             work(&member);
             std::mem::forget(mark);
@@ -84,6 +85,11 @@ impl Member<'_> {
     /// 0..team size.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// Members of the team.
+    pub fn team_size(&self) -> usize {
+        self.size
     }
 
     /// A phase: deals `0..total` out to the team in runs of `chunk`, first come first served, and returns when

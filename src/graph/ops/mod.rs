@@ -3,20 +3,32 @@
 //! The file's name is the op's name everywhere: `kernels/`, `backend/*/` and `tests/ops/` use it too.
 
 mod attention;
+mod codebook_lookup;
+mod conv2d;
 mod embed;
+mod group_norm_stats;
 mod linear_residual;
+mod nearest_code;
 mod norm_logits;
 mod norm_qkv_rope;
 mod norm_swiglu;
+mod pixels_to_input;
 mod sample;
+mod spatial_attention;
 
 pub use attention::Attention;
+pub use codebook_lookup::CodebookLookup;
+pub use conv2d::{Conv2d, Kernel, Norm, Store};
 pub use embed::Embed;
+pub use group_norm_stats::{GROUPS, GroupNormStats};
 pub use linear_residual::LinearResidual;
+pub use nearest_code::NearestCode;
 pub use norm_logits::NormLogits;
 pub use norm_qkv_rope::{CacheShape, NormQkvRope};
 pub use norm_swiglu::NormSwiglu;
+pub use pixels_to_input::PixelsToInput;
 pub use sample::{NO_CODE, Sample, cutoff, gumbel, gumbel_of, philox};
+pub use spatial_attention::SpatialAttention;
 
 use super::twin::Twin;
 use super::{Cost, Extent, Graph, Load};
@@ -63,4 +75,10 @@ ops! {
     NormSwiglu: "norm_swiglu",
     NormLogits: "norm_logits",
     Sample: "sample",
+    CodebookLookup: "codebook_lookup",
+    GroupNormStats: "group_norm_stats",
+    Conv2d: "conv2d",
+    SpatialAttention: "spatial_attention",
+    PixelsToInput: "pixels_to_input",
+    NearestCode: "nearest_code",
 }

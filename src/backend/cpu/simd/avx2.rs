@@ -32,6 +32,7 @@ unsafe fn widen(bits: __m128i) -> __m256 {
 }
 
 impl Simd for Avx2 {
+    const REGISTERS: usize = 8;
     type V = [__m256; 2];
 
     #[inline(always)]

@@ -13,6 +13,7 @@ fn first(n: usize) -> __mmask16 {
 }
 
 impl Simd for Avx512 {
+    const REGISTERS: usize = 32;
     type V = __m512;
 
     #[inline(always)]

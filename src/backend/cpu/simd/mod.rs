@@ -64,6 +64,8 @@ impl Isa {
 /// writes: 16 elements, or `n` for the partial ones. No alignment is needed.
 #[allow(clippy::missing_safety_doc)] // one contract for all methods, above
 pub trait Simd: Copy {
+    /// Vectors that the processor's registers hold.
+    const REGISTERS: usize;
     type V: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;

@@ -1,0 +1,125 @@
+//! Matches `graph::ops::conv2d`.
+//!
+//! A task is a block of an image's output and a group of its channels. A member copies what the block sees
+//! into its own scratch (normalized, activated, with the zero border), multiplies, and writes the block.
+//! Every output element has one order of summation, so tasks may be dealt and cut in any way.
+
+mod direct;
+mod load;
+mod store;
+mod winograd;
+
+use std::ops::Range;
+
+use self::load::Source;
+use self::store::Sink;
+use self::winograd::{Doubled, Square};
+use super::{Arrangement, Context, Scratch, panels};
+use crate::graph::WeightId;
+use crate::graph::ops::{Conv2d, Kernel};
+
+/// How a convolution is computed; decided by its shape alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// Tap by tap.
+    Direct,
+    /// 36 products for the 144 multiplications of a 4 x 4 block.
+    WinogradSquare,
+    /// 25 products for a 4 x 4 block of a doubled map.
+    WinogradDoubled,
+}
+
+impl Method {
+    fn of(op: &Conv2d) -> Self {
+        // Transformed weights are 4 (25/9) times as many. Above this size that costs more memory than it
+        // saves time: such layers work on the smallest maps.
+        const MOST: usize = 256 * 512;
+        let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
+        match op.kernel {
+            Kernel::Square if fits && op.channels_in * op.channels_out <= MOST => Self::WinogradSquare,
+            Kernel::Upsample if fits => Self::WinogradDoubled,
+            _ => Self::Direct,
+        }
+    }
+}
+
+/// The form in which the op reads its weight.
+pub(super) fn arrangement(op: &Conv2d) -> (WeightId, Arrangement) {
+    let (c, n) = (op.channels_in, op.channels_out);
+    let taps = op.kernel.side() * op.kernel.side();
+    let arrangement = match Method::of(op) {
+        Method::Direct => Arrangement::new("panels", move |oihw| panels::pack(&oihw, n, c, taps)),
+        Method::WinogradSquare => {
+            Arrangement::new("winograd_square", move |oihw| winograd::transform_weight::<_, 6, 6>(Square, &oihw, n, c))
+        }
+        Method::WinogradDoubled => Arrangement::new("winograd_doubled", move |oihw| {
+            winograd::transform_weight::<_, 4, 5>(Doubled, &oihw, n, c)
+        }),
+    };
+    (op.weight, arrangement)
+}
+
+pub(super) fn scratch(op: &Conv2d) -> Scratch {
+    let own = match Method::of(op) {
+        Method::Direct => direct::scratch(op),
+        Method::WinogradSquare => winograd::scratch::<6, 6>(op, 4),
+        Method::WinogradDoubled => winograd::scratch::<4, 5>(op, 2),
+    };
+    // Behind the block's own: the normalization's factor and summand of each channel.
+    Scratch { shared: 0, own: own + 2 * op.channels_in }
+}
+
+pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
+    let method = Method::of(op);
+    let block = match method {
+        Method::Direct => direct::block(op),
+        _ => winograd::block(op),
+    };
+    let (height, width) = op.kernel.output(op.size);
+    let across = width.div_ceil(block.1);
+    let blocks = height.div_ceil(block.0) * across;
+    let panels = op.channels_out.div_ceil(panels::WIDTH);
+    // Cut the channels too where there are fewer blocks than keep everybody busy to the end.
+    let wanted = (4 * cx.member.team_size()).div_ceil(blocks * cx.extent.rows);
+    let group = panels.div_ceil(wanted.min(panels));
+    let groups = panels.div_ceil(group);
+    cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {
+        for task in tasks {
+            let (image, block_at, group_at) = (task / groups / blocks, task / groups % blocks, task % groups);
+            let (y, x) = (block_at / across * block.0, block_at % across * block.1);
+            let task = Task {
+                source: Source::new(op, cx, image),
+                sink: Sink::new(op, cx, image),
+                weight: cx.weight(op.weight).ptr(),
+                rows: y..(y + block.0).min(height),
+                columns: x..(x + block.1).min(width),
+                panels: group_at * group..((group_at + 1) * group).min(panels),
+                scratch: cx.own_scratch().wrapping_add(2 * op.channels_in),
+            };
+            // SAFETY: buffers, weights and scratch have the sizes that the graph, `arrangement` and `scratch` gave
+            // them for this op; a task's block and panels are its own.
+            unsafe {
+                match method {
+                    Method::Direct => direct::run(cx.isa, &task, op),
+                    Method::WinogradSquare => winograd::square(cx.isa, &task, op),
+                    Method::WinogradDoubled => winograd::doubled(cx.isa, &task, op),
+                }
+            }
+        }
+    });
+}
+
+/// One block of one image's output, and a group of its channels.
+struct Task {
+    source: Source,
+    sink: Sink,
+    /// As `arrangement` made it.
+    weight: *const f32,
+    /// Output rows.
+    rows: Range<usize>,
+    /// Output columns.
+    columns: Range<usize>,
+    /// Groups of `panels::WIDTH` output channels.
+    panels: Range<usize>,
+    scratch: *mut f32,
+}

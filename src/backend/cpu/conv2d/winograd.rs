@@ -1,0 +1,277 @@
+//! Winograd's convolution: 4 x 4 outputs of a 3 x 3 kernel from fewer products than taps.
+//!
+//! For each tile of 4 x 4 outputs: transform what it sees (B), multiply with the transformed weights (G, at
+//! load), transform the products back (A): y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ x B) ] A, summed over input channels
+//! between the last two. The products of all tiles of a block form one matrix product per position ⊙.
+
+use super::{Task, load, store};
+use crate::backend::cpu::panels::{self, Rows, WIDTH};
+use crate::backend::cpu::simd::{LANES, Simd, kernel};
+use crate::graph::ops::Conv2d;
+
+/// Outputs of a tile along one side.
+const TILE: usize = 4;
+
+/// Input channels that are transformed at a time: what a block sees of them stays in the second-level cache.
+const PART: usize = 64;
+
+/// Elements between the matrices of two positions beyond their size: without them a tile's elements of all
+/// positions lie a multiple of 4 KB apart and evict each other from the first-level cache.
+const SKEW: usize = 16;
+
+/// One dimension of a Winograd convolution: `IN` inputs, `PRODUCTS` products, TILE outputs.
+pub trait Scheme<const IN: usize, const PRODUCTS: usize>: Copy {
+    /// Inputs from tile to tile.
+    const STEP: usize;
+    /// Which transformed input each product takes.
+    const TAKES: [usize; PRODUCTS];
+    /// G: transformed weights from the three taps.
+    fn weight(self) -> [[f64; 3]; PRODUCTS];
+    /// Bᵀ
+    ///
+    /// # Safety
+    /// As the methods of [`Simd`].
+    unsafe fn input<S: Simd>(x: [S::V; IN]) -> [S::V; IN];
+    /// Aᵀ
+    ///
+    /// # Safety
+    /// As the methods of [`Simd`].
+    unsafe fn output<S: Simd>(m: [S::V; PRODUCTS]) -> [S::V; TILE];
+}
+
+/// F(4, 3) of Toom-Cook at 0, ±1/√2, ±√2 and infinity: the symmetric points whose transforms have the
+/// smallest coefficients, hence the least rounding error (0, ±1, ±2 lose twice as much).
+#[derive(Clone, Copy)]
+pub struct Square;
+
+const A: f64 = std::f64::consts::FRAC_1_SQRT_2;
+const B: f64 = std::f64::consts::SQRT_2;
+
+impl Scheme<6, 6> for Square {
+    const STEP: usize = 4;
+    const TAKES: [usize; 6] = [0, 1, 2, 3, 4, 5];
+
+    fn weight(self) -> [[f64; 3]; 6] {
+        // At point p the polynomial w0 + w1 p + w2 p², divided by Π (p - q) over the other finite points.
+        let at = |p: f64, n: f64| [1.0 / n, p / n, p * p / n];
+        let (n_a, n_b) = (2.0 * A * A * (A * A - B * B), 2.0 * B * B * (B * B - A * A));
+        [at(0.0, A * A * B * B), at(A, n_a), at(-A, n_a), at(B, n_b), at(-B, n_b), [0.0, 0.0, 1.0]]
+    }
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>(x: [S::V; 6]) -> [S::V; 6] {
+        // SAFETY: passed on.
+        unsafe {
+            let even = |b2: f64| S::fma(S::splat(-b2 as f32), x[2], x[4]);
+            let odd = |b2: f64| S::fma(S::splat(-b2 as f32), x[1], x[3]);
+            let at = |p: f64, even, odd| S::fma(S::splat(p as f32), odd, even);
+            let (even_a, odd_a, even_b, odd_b) = (even(B * B), odd(B * B), even(A * A), odd(A * A));
+            // A² B² = 1, A² + B² = 2.5.
+            let sum = S::splat(-2.5);
+            [
+                S::add(S::fma(sum, x[2], x[4]), x[0]),
+                at(A, even_a, odd_a),
+                at(-A, even_a, odd_a),
+                at(B, even_b, odd_b),
+                at(-B, even_b, odd_b),
+                S::add(S::fma(sum, x[3], x[5]), x[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>(m: [S::V; 6]) -> [S::V; TILE] {
+        // SAFETY: passed on.
+        unsafe {
+            let (sum_a, sum_b) = (S::add(m[1], m[2]), S::add(m[3], m[4]));
+            let (difference_a, difference_b) = (S::sub(m[1], m[2]), S::sub(m[3], m[4]));
+            let weigh = |a: f64, x, b: f64, y| S::fma(S::splat(b as f32), y, S::mul(S::splat(a as f32), x));
+            [
+                S::add(m[0], S::add(sum_a, sum_b)),
+                weigh(A, difference_a, B, difference_b),
+                weigh(A * A, sum_a, B * B, sum_b),
+                S::add(weigh(A * A * A, difference_a, B * B * B, difference_b), m[5]),
+            ]
+        }
+    }
+}
+
+/// A doubled map: the tile sees a, b, b, c, c, d, so five products give the four outputs
+/// w·(a, b, b), w·(b, b, c), w·(b, c, c), w·(c, c, d), and all coefficients are 1 or ½.
+#[derive(Clone, Copy)]
+pub struct Doubled;
+
+impl Scheme<4, 5> for Doubled {
+    const STEP: usize = 2;
+    const TAKES: [usize; 5] = [0, 1, 2, 2, 3];
+
+    fn weight(self) -> [[f64; 3]; 5] {
+        [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 1.0], [-0.5, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    }
+
+    #[inline(always)]
+    unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+        // SAFETY: passed on.
+        unsafe { [S::sub(a, c), S::mul(S::add(b, c), S::splat(0.5)), S::sub(c, b), S::sub(d, b)] }
+    }
+
+    #[inline(always)]
+    unsafe fn output<S: Simd>([first, middle, skew, half, last]: [S::V; 5]) -> [S::V; TILE] {
+        // SAFETY: passed on.
+        unsafe {
+            let (left, right) = (S::sub(middle, half), S::add(middle, half));
+            [S::add(first, left), S::add(left, skew), right, S::add(S::sub(right, skew), last)]
+        }
+    }
+}
+
+/// (N, C, 3, 3) to (panel, position, C, WIDTH).
+pub fn transform_weight<T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+    scheme: T,
+    oihw: &[f32],
+    n: usize,
+    c: usize,
+) -> Vec<f32> {
+    let g = scheme.weight();
+    let positions = PRODUCTS * PRODUCTS;
+    let mut packed = vec![0.0; n.div_ceil(WIDTH) * positions * c * WIDTH];
+    for (at, taps) in oihw.chunks_exact(9).enumerate() {
+        let (n, channel) = (at / c, at % c);
+        let taps: [f64; 9] = std::array::from_fn(|tap| f64::from(taps[tap]));
+        for (i, g_i) in g.iter().enumerate() {
+            let row: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| g_i[y] * taps[3 * y + x]).sum());
+            for (j, g_j) in g.iter().enumerate() {
+                let value: f64 = row.iter().zip(g_j).map(|(row, g)| row * g).sum();
+                let to = ((n / WIDTH * positions + i * PRODUCTS + j) * c + channel) * WIDTH + n % WIDTH;
+                packed[to] = value as f32;
+            }
+        }
+    }
+    packed
+}
+
+/// Tiles of a block, down and across.
+fn tiles(op: &Conv2d) -> (usize, usize) {
+    if op.channels_in <= 128 { (4, 8) } else { (4, 4) }
+}
+
+/// Output rows and columns of a block.
+pub fn block(op: &Conv2d) -> (usize, usize) {
+    let (down, across) = tiles(op);
+    (down * TILE, across * TILE)
+}
+
+pub fn scratch<const IN: usize, const PRODUCTS: usize>(op: &Conv2d, step: usize) -> usize {
+    let (down, across) = tiles(op);
+    let tiles = down * across;
+    let seen = (down * step + IN - step) * (across * step + IN - step) * PART.min(op.channels_in);
+    seen + IN * IN * (tiles * op.channels_in + SKEW) + PRODUCTS * PRODUCTS * (tiles * WIDTH + SKEW)
+}
+
+kernel!(pub fn square(task: &Task, op: &Conv2d) = square_body);
+kernel!(pub fn doubled(task: &Task, op: &Conv2d) = doubled_body);
+
+#[inline(always)]
+unsafe fn square_body<S: Simd>(task: &Task, op: &Conv2d) {
+    // SAFETY: passed on.
+    unsafe { body::<S, Square, 6, 6>(task, op) }
+}
+
+#[inline(always)]
+unsafe fn doubled_body<S: Simd>(task: &Task, op: &Conv2d) {
+    // SAFETY: passed on.
+    unsafe { body::<S, Doubled, 4, 5>(task, op) }
+}
+
+#[inline(always)]
+unsafe fn body<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(task: &Task, op: &Conv2d) {
+    let c = op.channels_in;
+    let (down, across) = (task.rows.len().div_ceil(TILE), task.columns.len().div_ceil(TILE));
+    let tiles = down * across;
+    let seen = (down * T::STEP + IN - T::STEP, across * T::STEP + IN - T::STEP);
+    let (skip_in, skip_out) = (tiles * c + SKEW, tiles * WIDTH + SKEW);
+    // SAFETY: `scratch` has room for a full block, see `super::run`; this one is no larger.
+    unsafe {
+        let inputs = task.scratch; // (position in, tile, C)
+        let products = inputs.add(IN * IN * skip_in); // (position, tile, WIDTH)
+        let x = products.add(PRODUCTS * PRODUCTS * skip_out); // what the block sees
+        let start = |first: usize| (first / TILE * T::STEP) as isize - 1;
+        let source = task.source.without_repeat();
+        for first in (0..c).step_by(PART) {
+            let part = PART.min(c - first);
+            load::copy::<S>(x, &source, (start(task.rows.start), start(task.columns.start)), seen, first..first + part);
+            for tile in 0..tiles {
+                let corner = x.add((tile / across * seen.1 + tile % across) * T::STEP * part);
+                for channel in (0..part).step_by(LANES) {
+                    let to = inputs.add(tile * c + first + channel);
+                    transform_input::<S, T, IN, PRODUCTS>(to, skip_in, corner.add(channel), seen.1 * part, part);
+                }
+            }
+        }
+        for panel in task.panels.clone() {
+            for position in 0..PRODUCTS * PRODUCTS {
+                let takes = T::TAKES[position / PRODUCTS] * IN + T::TAKES[position % PRODUCTS];
+                let rows = Rows { at: inputs.add(takes * skip_in), stride: c, count: tiles };
+                let weight = task.weight.add((panel * PRODUCTS * PRODUCTS + position) * c * WIDTH);
+                panels::multiply::<S>(products.add(position * skip_out), rows, weight, c, true, false);
+            }
+            for v in 0..(WIDTH / LANES).min((op.channels_out - panel * WIDTH) / LANES) {
+                for tile in 0..tiles {
+                    let at = (task.rows.start + tile / across * TILE, task.columns.start + tile % across * TILE);
+                    let from = products.add(tile * WIDTH + v * LANES);
+                    let outputs = transform_output::<S, T, IN, PRODUCTS>(from, skip_out);
+                    for (i, y) in (at.0..task.rows.end.min(at.0 + TILE)).enumerate() {
+                        for (j, x) in (at.1..task.columns.end.min(at.1 + TILE)).enumerate() {
+                            task.sink.put::<S>((y, x), store::channel(panel, v), outputs[i][j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bᵀ x B for LANES channels of one tile; position p of the result goes to `to + p * skip`.
+#[inline(always)]
+unsafe fn transform_input<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+    to: *mut f32,
+    skip: usize,
+    x: *const f32,
+    row: usize,
+    column: usize,
+) {
+    // SAFETY: the tile's IN x IN pixels, `row` and `column` elements apart, have LANES channels from `x` on.
+    unsafe {
+        let mut half = [[S::splat(0.0); IN]; IN];
+        for j in 0..IN {
+            let transformed = T::input::<S>(std::array::from_fn(|i| S::load(x.add(i * row + j * column))));
+            for (half, value) in half.iter_mut().zip(transformed) {
+                half[j] = value;
+            }
+        }
+        for (i, half) in half.into_iter().enumerate() {
+            for (j, value) in T::input::<S>(half).into_iter().enumerate() {
+                S::store(to.add((i * IN + j) * skip), value);
+            }
+        }
+    }
+}
+
+/// Aᵀ m A for LANES channels of one tile; position p is at `m + p * skip`.
+#[inline(always)]
+unsafe fn transform_output<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+    m: *const f32,
+    skip: usize,
+) -> [[S::V; TILE]; TILE] {
+    // SAFETY: every position has LANES elements there.
+    unsafe {
+        let mut half = [[S::splat(0.0); PRODUCTS]; TILE];
+        for j in 0..PRODUCTS {
+            let column = std::array::from_fn(|i| S::load(m.add((i * PRODUCTS + j) * skip)));
+            for (half, value) in half.iter_mut().zip(T::output::<S>(column)) {
+                half[j] = value;
+            }
+        }
+        half.map(|half| T::output::<S>(half))
+    }
+}
