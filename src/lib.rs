@@ -28,7 +28,9 @@ pub mod backend;
 pub mod checkpoint;
 pub mod config;
 mod error;
+mod files;
 pub mod graph;
+pub mod image;
 pub mod math;
 
 pub use error::{Error, Result};
