@@ -28,8 +28,10 @@ pub mod backend;
 pub mod checkpoint;
 pub mod config;
 mod error;
+mod files;
 pub mod generate;
 pub mod graph;
+pub mod image;
 pub mod math;
 pub mod models;
 
