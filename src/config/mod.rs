@@ -12,6 +12,7 @@ mod vq;
 pub use check::TensorSpec;
 pub use gpt::{Condition, GptConfig};
 pub use image_size::default_image_size;
+pub(crate) use image_size::named_image_size;
 pub use model::{ModelConfig, ModelKind};
 pub use presets::{PRESETS, Preset};
 pub use vq::VqConfig;
