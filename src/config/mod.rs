@@ -15,6 +15,7 @@ pub use check::TensorSpec;
 pub use generation::{GenerationOptions, Sampling};
 pub use gpt::{Condition, GptConfig};
 pub use image_size::default_image_size;
+pub(crate) use image_size::named_image_size;
 pub use labels::{Labels, resolve_class, resolve_classes};
 pub use model::{ModelConfig, ModelKind};
 pub use presets::{PRESETS, Preset};
