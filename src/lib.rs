@@ -26,6 +26,7 @@
 
 pub mod backend;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 mod error;
 mod files;
