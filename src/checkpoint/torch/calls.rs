@@ -20,6 +20,13 @@ pub(super) fn result<'a>(
     let Some(items) = values.items(arguments) else {
         return Err(Fault::new(format!("expected arguments for `{global}`, found {}", values.describe(arguments))));
     };
+    // A tensor of a storage that we did not make is not made either.
+    if global.module == "torch._utils"
+        && let Some(&first) = items.first()
+        && matches!(values.node(first), Some(Node::Opaque(_)))
+    {
+        return Ok(first);
+    }
     match (global.module, global.name) {
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
             let view = view(values, items, None)?;
