@@ -46,7 +46,8 @@ pub(super) fn result<'a>(
                 None => Some(Vec::new()),
                 Some(&pairs) => entries(values, pairs),
             };
-            Ok(values.add(entries.map_or(Node::Opaque(global), Node::Dict)))
+            let entries = entries.ok_or_else(|| Fault::new(format!("expected pairs for `{global}`, found others")))?;
+            Ok(values.add(Node::Dict(entries)))
         }
         ("collections", "defaultdict") => Ok(values.add(Node::Dict(Vec::new()))),
         ("torch", "Size") => {
