@@ -48,11 +48,10 @@ impl Fault {
     fn at(self, path: &Path) -> Error {
         // Names from a hostile file can be long, or drive a terminal.
         const MOST: usize = 1000;
-        let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
         Error::Format {
             path: path.to_path_buf(),
             format: "PyTorch",
-            problem: self.problem.chars().take(MOST).map(shown).collect(),
+            problem: self.problem.chars().take(MOST).map(value::printable).collect(),
             hint: self.hint.to_string(),
         }
     }
