@@ -1,6 +1,6 @@
 //! Configurations: of the models, read off their tensors, and of a generation.
 //!
-//! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::error`] alone.
+//! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::Error`] alone.
 
 mod check;
 mod generation;

@@ -186,6 +186,19 @@ fn copies_of_copies_are_bounded() {
 }
 
 #[test]
+fn errors_stay_short_and_plain() {
+    let name = format!("\x1b[31m{}", "x".repeat(100_000));
+    for pickle in [
+        Pickle::new().op("}").text(&name).int(1).op("s").end(),
+        Pickle::new().global(&name, &name).op(")R").end(),
+        Pickle::new().global("collections", &name).op("N").op("R").end(),
+    ] {
+        let text = refusal(&torch(&pickle, &[]));
+        assert!(text.len() < 4000 && !text.contains('\x1b'), "{text}");
+    }
+}
+
+#[test]
 fn a_huge_pickle_is_refused_unread() {
     let pickle = vec![0; (32 << 20) + 1];
     has(&refusal(&zip(&[("a/data.pkl", 0, &pickle)])), &["data.pkl", "at most"]);

@@ -73,6 +73,17 @@ fn a_call_that_no_weight_needs_is_skipped() {
 }
 
 #[test]
+fn a_tensor_of_a_storage_made_by_a_call_is_skipped() {
+    let pickle = Pickle::new().op("}").text("y").global("torch._utils", "_rebuild_tensor_v2").op("(");
+    let pickle = pickle.global("torch.storage", "_load_from_bytes").op("C\x01a").op([0x85]).op("R");
+    let pickle = pickle.int(0).ints(&[1]).ints(&[1]).op(b"\x89}tRs");
+    let pickle = pickle.text("x").tensor("FloatStorage", 1, 0, &[1], &[1]).op("s").end();
+    let checkpoint = Scratch::new(&torch(&pickle, &[0; 4])).open().unwrap();
+    assert_eq!(checkpoint.tensors().len(), 1);
+    has(&checkpoint.skipped()["y"], &["torch.storage._load_from_bytes"]);
+}
+
+#[test]
 fn untyped_storages_with_the_type_in_the_call() {
     let pickle = Pickle::new().op("}").text("x").global("torch._utils", "_rebuild_tensor_v3").op("((");
     let pickle = pickle.text("storage").global("torch.storage", "UntypedStorage").text("0").text("cpu").int(8).op("tQ");
