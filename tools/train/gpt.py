@@ -6,7 +6,7 @@ tokens have zero rotary rows, so their queries and keys are zero.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,6 @@ class GPTConfig:
     def hidden_dim(self) -> int:
         width = int(2 * 4 * self.dim / 3)
         return -(-width // self.multiple_of) * self.multiple_of
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self) | {"hidden_dim": self.hidden_dim}
 
 
 class LabelEmbedder(nn.Module):

@@ -60,7 +60,9 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Tokens and mask, (B, L) each, padded on the right to the longest text and cut at 120."""
-    rows = [(e.ids if len(e.ids) <= MAX_LENGTH else [*e.ids[: MAX_LENGTH - 1], 1]) for e in tokenizer.encode_batch(texts)]
+    rows = [
+        (e.ids if len(e.ids) <= MAX_LENGTH else [*e.ids[: MAX_LENGTH - 1], 1]) for e in tokenizer.encode_batch(texts)
+    ]
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)

@@ -6,7 +6,7 @@ unit vectors, `codebook_embed_dim` wide; the nearest by angle wins.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,9 +25,6 @@ class VQConfig:
     num_res_blocks: int = 2
     commit_loss_beta: float = 0.25
     entropy_loss_ratio: float = 0.05
-
-    def to_dict(self) -> dict[str, object]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 class Codes(NamedTuple):
@@ -210,9 +207,10 @@ class VectorQuantizer(nn.Module):
         new = index[-len(self.codebook_used) :]
         self.codebook_used = torch.cat([self.codebook_used[len(new) :], new.to(self.codebook_used)])
 
-    def usage(self) -> float:
+    def usage(self) -> Tensor:
         """The share of the codebook among the latest codes."""
-        return len(self.codebook_used.unique()) / self.embedding.num_embeddings
+        size = self.embedding.num_embeddings
+        return (torch.zeros(size, device=self.codebook_used.device).index_fill_(0, self.codebook_used.long(), 1)).mean()
 
 
 class VQModel(nn.Module):
