@@ -35,6 +35,9 @@ class Eye(nn.Module):
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs])
         self.hidden = nn.Linear(96 * 4 * 4, 128)
         self.heads = nn.Linear(128, sum(ANSWERS))
+        for layer in (*self.convs, self.hidden):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def layers(self, image: Tensor) -> list[Tensor]:
         """What each convolution sees, for images of any size in [-1, 1]."""

@@ -86,7 +86,8 @@ PRESETS: dict[str, Preset] = {
     "cpu": Preset(
         pixels=(64, 128),
         **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3), VQConfig(
-            codebook_size=1024, encoder_ch_mult=(1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 3), z_channels=32)),
+            codebook_size=1024, encoder_ch_mult=(1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 3), z_channels=32,
+            num_res_blocks=1)),
         recipes={
             "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=512, reuse=4, ema_decay=0.995, warmup_steps=50),
             "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=512, reuse=4, ema_decay=0.998, warmup_steps=50),

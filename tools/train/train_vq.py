@@ -27,8 +27,8 @@ from .world import World
 def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     recipe = preset.recipes["vq"]
     assert isinstance(recipe, VQRecipe)
-    model = VQModel(preset.vq).to(world.device, memory_format=torch.channels_last)
-    critic = Discriminator(recipe.disc_dim).to(world.device, memory_format=torch.channels_last)
+    model = VQModel(preset.vq).to(world.device, memory_format=world.layout)
+    critic = Discriminator(recipe.disc_dim).to(world.device, memory_format=world.layout)
     eye = load_eye(out / "eye.pt", world.device)
     optimizers = {"optimizer": adamw(recipe, model), "optimizer_disc": adamw(recipe, critic)}
     modules = {"vq": model, "discriminator": critic}
@@ -43,7 +43,7 @@ def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
 
     def step() -> dict[str, Tensor]:
         px = preset.pixels[stage.steps % 2]
-        image = to_unit(pools[px].batch(batch[px])[0]).contiguous(memory_format=torch.channels_last)
+        image = to_unit(pools[px].batch(batch[px])[0]).contiguous(memory_format=world.layout)
         adversary = stage.progress >= recipe.disc_start
         with world.autocast():
             again, codes = model(image)
@@ -82,4 +82,4 @@ def load_vq(path: Path, device: torch.device) -> VQModel:
     state = torch.load(path, map_location="cpu", weights_only=True)
     model = VQModel(VQConfig(**state["config"]))
     model.load_state_dict(state["ema"])
-    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)

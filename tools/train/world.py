@@ -39,6 +39,11 @@ class World:
         """bf16 on a GPU."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """How pictures lie in memory: convolutions on a GPU want channels last."""
+        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+
     def local(self, batch: int) -> int:
         """This process's part of a global batch."""
         return max(1, batch // self.size)
