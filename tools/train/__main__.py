@@ -13,7 +13,7 @@ from .export import export
 from .eye import train_eye
 from .png import save_png
 from .presets import PRESETS, STAGES, Preset
-from .scenes.sheet import kinds_sheet
+from .scenes.sheet import kinds_sheet, scenes_sheet
 from .stage import Limit
 from .train_c2i import train_c2i
 from .train_t2i import train_t2i
@@ -28,7 +28,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "all": "every stage in order, then evaluate and export",
         **{stage: f"the stage {stage} alone" for stage in STAGES},
         "export": "write the files that others load",
-        "sheet": "draw every kind of thing to OUT/kinds.png",
+        "sheet": "draw every kind of thing and a page of scenes",
     }.items():
         p = commands.add_parser(name, help=text)
         p.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: %(default)s)")
@@ -67,6 +67,9 @@ def main(arguments: list[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.command == "sheet":
         save_png(options.out / "kinds.png", kinds_sheet(copies=2, seed=options.seed))
+        picture, texts = scenes_sheet(seed=options.seed)
+        save_png(options.out / "scenes.png", picture)
+        (options.out / "scenes.txt").write_text("\n".join(texts) + "\n")
         return
     if options.command == "export":
         export(options.out)

@@ -82,7 +82,8 @@ class Stage:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
         self.steps, self.seconds, self.drawn = state["steps"], state["seconds"], state["drawn"]
-        self.done = self.limit.progress(self.seconds, self.steps) >= 1.0
+        self.progress = self.limit.progress(self.seconds, self.steps)
+        self.done = self.progress >= 1.0
         self.say(f"goes on from step {self.steps}, {self.seconds / 60:.1f} min")
 
     def save(self) -> None:
