@@ -83,6 +83,7 @@ def main(arguments: list[str]) -> None:
         )
     if options.command == "all" and world.main:
         export(options.out)
+    world.close()
 
 
 if __name__ == "__main__":

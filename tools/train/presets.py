@@ -72,8 +72,8 @@ def sizes(dim: int, c2i_layers: int, t2i_layers: int, t5: T5Config, vq: VQConfig
 PRESETS: dict[str, Preset] = {
     "demo": Preset(
         pixels=(128, 256),
-        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3), VQConfig(
-            codebook_size=1024, encoder_ch_mult=(1, 1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 2, 3), z_channels=32)),
+        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
+            codebook_size=1024, encoder_ch_mult=(1, 1, 1, 1, 2), decoder_ch_mult=(1, 1, 2, 2, 3), z_channels=32)),
         recipes={
             "eye": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
             "vq": VQRecipe(batch=256, lr=4e-4, share=0.38, chunk=4096, reuse=4),
@@ -85,7 +85,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "cpu": Preset(
         pixels=(64, 128),
-        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3), VQConfig(
+        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
             codebook_size=1024, encoder_ch_mult=(1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 3), z_channels=32,
             num_res_blocks=1)),
         recipes={

@@ -127,6 +127,7 @@ class Stage:
             if self.world.main and (now - drawn_grid > GRID_SECONDS or self.done):
                 save_png(self.grid_path, grid())
                 drawn_grid = time.monotonic()
+        self.world.agree(0.0)  # the file is there when anyone goes on
 
     def set_lr(self) -> None:
         """Warm-up by steps, then a cosine over the stage down to a twentieth."""

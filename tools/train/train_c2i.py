@@ -44,7 +44,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     model = Transformer(config).to(world.device)
     stage = Stage(
         "c2i", world, out, limit, recipe, {"gpt": model}, {"optimizer": adamw(recipe, model)}, ("gpt",),
-        {"config": asdict(config)},
+        {"config": asdict(config), "image_size": preset.pixels[1]},
     )  # fmt: skip
     encode = encoder(world, vq, preset.pixels[1])
     draws = Draws(world, world.seed + 0xC21, ("class",), recipe.chunk, stage.drawn)

@@ -65,7 +65,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
         t5.load_state_dict(before["t5_ema"])
     stage = Stage(
         name, world, out, limit, recipe, {"gpt": model, "t5": t5}, {"optimizer": adamw(recipe, model, t5)}, ("gpt", "t5"),
-        {"config": asdict(config), "t5_config": asdict(t5_config)},
+        {"config": asdict(config), "t5_config": asdict(t5_config), "image_size": px},
     )  # fmt: skip
     encode = encoder(world, vq, px)
 

@@ -31,11 +31,21 @@ def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     critic = Discriminator(recipe.disc_dim).to(world.device, memory_format=world.layout)
     eye = load_eye(out / "eye.pt", world.device)
     optimizers = {"optimizer": adamw(recipe, model), "optimizer_disc": adamw(recipe, critic)}
+    small, large = preset.pixels
     modules = {"vq": model, "discriminator": critic}
-    stage = Stage("vq", world, out, limit, recipe, modules, optimizers, ("vq",), {"config": asdict(preset.vq)})
+    stage = Stage(
+        "vq",
+        world,
+        out,
+        limit,
+        recipe,
+        modules,
+        optimizers,
+        ("vq",),
+        {"config": asdict(preset.vq), "image_size": large},
+    )
 
     draws = Draws(world, world.seed + 0xA11, ("class", "text"), recipe.chunk, stage.drawn)
-    small, large = preset.pixels
     pools = {px: Pool(draws, pictures(world, px), recipe, capacity=8) for px in preset.pixels}
     local = world.local(recipe.batch)
     # A large picture has as many pixels as four small ones, and counts as one.

@@ -69,3 +69,9 @@ class World:
         box = torch.tensor([number], dtype=torch.float64, device=self.device)
         self.share_from_main([box])
         return box.item() if self.size > 1 else number
+
+    def close(self) -> None:
+        """Waits for the others, then leaves them."""
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()

@@ -10,14 +10,16 @@ from .captions import captions
 from .colours import COLOUR_NAMES
 from .kinds import CLASS_NAMES, KINDS
 from .render import render
-from .sampler import sample_scenes
+from .sampler import TILT, sample_scenes
 
 
-def kinds_sheet(px: int = 128, copies: int = 4, seed: int = 0) -> Tensor:
+def kinds_sheet(px: int = 112, copies: int = 4, seed: int = 0) -> Tensor:
     """`copies` class-mode pictures of every kind side by side, the first in its usual colour: (3, H, W) uint8."""
     n = len(CLASS_NAMES)
     scenes = sample_scenes(seed, torch.arange(n * copies), "class")
-    scenes.kind[:, 0] = torch.arange(n * copies) // copies
+    kind = torch.arange(n * copies) // copies
+    scenes.tilt[:, 0] *= TILT[kind] / TILT[scenes.kind[:, 0]]
+    scenes.kind[:, 0] = kind
     usual = torch.tensor([COLOUR_NAMES.index(KINDS[name].usual[0]) for name in CLASS_NAMES])
     scenes.colour[::copies, 0] = usual
     return grid(render(scenes, px), columns=copies * 4)

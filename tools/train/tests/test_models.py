@@ -64,7 +64,7 @@ def test_the_tokenizer_has_llamagen_s_names() -> None:
     names = set(model.state_dict())
     for name in (
         "encoder.conv_in.weight", "encoder.conv_blocks.0.downsample.conv.bias", "encoder.conv_blocks.4.attn.1.proj_out.weight",
-        "encoder.conv_blocks.3.res.0.nin_shortcut.weight", "encoder.mid.1.q.weight", "decoder.conv_blocks.0.attn.2.norm.bias",
+        "encoder.conv_blocks.4.res.0.nin_shortcut.weight", "encoder.mid.1.q.weight", "decoder.conv_blocks.0.attn.2.norm.bias",
         "decoder.conv_blocks.3.upsample.conv.weight", "decoder.norm_out.weight", "quantize.embedding.weight",
         "quantize.codebook_used", "quant_conv.weight", "post_quant_conv.bias",
     ):  # fmt: skip

@@ -48,7 +48,9 @@ def test_the_shipped_form_is_bf16_with_names(run: Path) -> None:
     assert all(w.dtype == torch.bfloat16 for w in weights.values())
     assert "quantize.codebook_used" not in weights
     with safe_open(demo / "c2i.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["class_names"]) == list(CLASS_NAMES)
+        about = file.metadata()
+    assert json.loads(about["class_names"]) == list(CLASS_NAMES)
+    assert about["model_type"] == "c2i" and about["n_head"] == "1" and about["image_size"] == "64"
     config = json.loads((demo / "t5" / "config.json").read_text())
     assert config["feed_forward_proj"] == "gated-gelu"
     assert load_file(demo / "t5" / "model.safetensors")["shared.weight"].shape == (
