@@ -89,12 +89,12 @@ PRESETS: dict[str, Preset] = {
             codebook_size=1024, encoder_ch_mult=(1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 3), z_channels=32,
             num_res_blocks=1)),
         recipes={
-            "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=512, reuse=4, ema_decay=0.995, warmup_steps=50),
-            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=512, reuse=4, ema_decay=0.998, warmup_steps=50),
-            "c2i": Recipe(batch=32, lr=1e-3, share=0.26, chunk=512, reuse=8, ema_decay=0.998, warmup_steps=50),
-            "t2i-1": Recipe(batch=64, lr=1e-3, share=0.12, chunk=512, reuse=8, ema_decay=0.998, warmup_steps=50),
-            "t2i-2": Recipe(batch=32, lr=7e-4, share=0.24, chunk=512, reuse=8, ema_decay=0.998, warmup_steps=50),
-            "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=512, reuse=4, ema_decay=0.995, warmup_steps=50),
+            "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
+            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50),
+            "c2i": Recipe(batch=32, lr=1e-3, share=0.26, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "t2i-1": Recipe(batch=64, lr=1e-3, share=0.12, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "t2i-2": Recipe(batch=32, lr=7e-4, share=0.24, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
         },
     ),
     "tiny": Preset(
