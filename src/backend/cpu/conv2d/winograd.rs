@@ -62,18 +62,18 @@ impl Scheme<6, 6> for Square {
     unsafe fn input<S: Simd>(x: [S::V; 6]) -> [S::V; 6] {
         // SAFETY: passed on.
         unsafe {
-            let even = |b2: f64| S::fma(S::splat(-b2 as f32), x[2], x[4]);
-            let odd = |b2: f64| S::fma(S::splat(-b2 as f32), x[1], x[3]);
-            let at = |p: f64, even, odd| S::fma(S::splat(p as f32), odd, even);
-            let (even_a, odd_a, even_b, odd_b) = (even(B * B), odd(B * B), even(A * A), odd(A * A));
-            // A² B² = 1, A² + B² = 2.5.
-            let sum = S::splat(-2.5);
+            let (a, b) = (S::splat(A as f32), S::splat(B as f32));
+            let (minus_a, minus_b) = (S::splat(-A as f32), S::splat(-B as f32));
+            // -A² and -B²; A² B² = 1, A² + B² = 2.5.
+            let (half, two, sum) = (S::splat(-0.5), S::splat(-2.0), S::splat(-2.5));
+            let (even_a, odd_a) = (S::fma(two, x[2], x[4]), S::fma(two, x[1], x[3]));
+            let (even_b, odd_b) = (S::fma(half, x[2], x[4]), S::fma(half, x[1], x[3]));
             [
                 S::add(S::fma(sum, x[2], x[4]), x[0]),
-                at(A, even_a, odd_a),
-                at(-A, even_a, odd_a),
-                at(B, even_b, odd_b),
-                at(-B, even_b, odd_b),
+                S::fma(a, odd_a, even_a),
+                S::fma(minus_a, odd_a, even_a),
+                S::fma(b, odd_b, even_b),
+                S::fma(minus_b, odd_b, even_b),
                 S::add(S::fma(sum, x[3], x[5]), x[1]),
             ]
         }
@@ -85,12 +85,15 @@ impl Scheme<6, 6> for Square {
         unsafe {
             let (sum_a, sum_b) = (S::add(m[1], m[2]), S::add(m[3], m[4]));
             let (difference_a, difference_b) = (S::sub(m[1], m[2]), S::sub(m[3], m[4]));
-            let weigh = |a: f64, x, b: f64, y| S::fma(S::splat(b as f32), y, S::mul(S::splat(a as f32), x));
+            // Powers of A and B: 1, 2, 3.
+            let (a, b) = (S::splat(A as f32), S::splat(B as f32));
+            let (half, two) = (S::splat(0.5), S::splat(2.0));
+            let (a_cubed, b_cubed) = (S::splat((A * A * A) as f32), S::splat((B * B * B) as f32));
             [
                 S::add(m[0], S::add(sum_a, sum_b)),
-                weigh(A, difference_a, B, difference_b),
-                weigh(A * A, sum_a, B * B, sum_b),
-                S::add(weigh(A * A * A, difference_a, B * B * B, difference_b), m[5]),
+                S::fma(b, difference_b, S::mul(a, difference_a)),
+                S::fma(two, sum_b, S::mul(half, sum_a)),
+                S::fma(b_cubed, difference_b, S::fma(a_cubed, difference_a, m[5])),
             ]
         }
     }
@@ -244,14 +247,19 @@ unsafe fn transform_input<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, con
     unsafe {
         let mut half = [[S::splat(0.0); IN]; IN];
         for j in 0..IN {
-            let transformed = T::input::<S>(std::array::from_fn(|i| S::load(x.add(i * row + j * column))));
-            for (half, value) in half.iter_mut().zip(transformed) {
-                half[j] = value;
+            let mut seen = [S::splat(0.0); IN];
+            for i in 0..IN {
+                seen[i] = S::load(x.add(i * row + j * column));
+            }
+            let transformed = T::input::<S>(seen);
+            for i in 0..IN {
+                half[i][j] = transformed[i];
             }
         }
-        for (i, half) in half.into_iter().enumerate() {
-            for (j, value) in T::input::<S>(half).into_iter().enumerate() {
-                S::store(to.add((i * IN + j) * skip), value);
+        for i in 0..IN {
+            let transformed = T::input::<S>(half[i]);
+            for j in 0..IN {
+                S::store(to.add((i * IN + j) * skip), transformed[j]);
             }
         }
     }
@@ -267,11 +275,19 @@ unsafe fn transform_output<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, co
     unsafe {
         let mut half = [[S::splat(0.0); PRODUCTS]; TILE];
         for j in 0..PRODUCTS {
-            let column = std::array::from_fn(|i| S::load(m.add((i * PRODUCTS + j) * skip)));
-            for (half, value) in half.iter_mut().zip(T::output::<S>(column)) {
-                half[j] = value;
+            let mut column = [S::splat(0.0); PRODUCTS];
+            for i in 0..PRODUCTS {
+                column[i] = S::load(m.add((i * PRODUCTS + j) * skip));
+            }
+            let transformed = T::output::<S>(column);
+            for i in 0..TILE {
+                half[i][j] = transformed[i];
             }
         }
-        half.map(|half| T::output::<S>(half))
+        let mut outputs = [[S::splat(0.0); TILE]; TILE];
+        for i in 0..TILE {
+            outputs[i] = T::output::<S>(half[i]);
+        }
+        outputs
     }
 }
