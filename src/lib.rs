@@ -28,6 +28,7 @@ pub mod backend;
 pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod generate;
 pub mod graph;
 pub mod math;
 pub mod models;

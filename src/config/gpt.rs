@@ -57,6 +57,14 @@ impl GptConfig {
         self.dim / self.n_head
     }
 
+    /// The label that stands for "no class"; 0 for a text model, which has none.
+    pub fn unconditional_label(&self) -> u32 {
+        match self.condition {
+            Condition::Class { num_classes } => num_classes as u32,
+            Condition::Text { .. } => 0,
+        }
+    }
+
     /// Reads the sizes off the tensors and checks every tensor against them.
     ///
     /// The number of heads shows in no shape. It is `n_head` when given, else the metadata's, else that of

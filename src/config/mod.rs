@@ -3,6 +3,7 @@
 //! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::error`] alone.
 
 mod check;
+mod generation;
 mod gpt;
 mod image_size;
 mod model;
@@ -10,6 +11,7 @@ mod presets;
 mod vq;
 
 pub use check::TensorSpec;
+pub use generation::{GenerationOptions, Sampling};
 pub use gpt::{Condition, GptConfig};
 pub use image_size::default_image_size;
 pub use model::{ModelConfig, ModelKind};

@@ -19,9 +19,10 @@ pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
     cx.member.deal(cx.extent.rows * heads, 1, |range| {
         for unit in range {
             let (r, head) = (unit / heads, unit % heads);
-            // SAFETY: the row's slot and position are inside the cache; (r, head) of `out` is this member's.
+            // SAFETY: the row is one of the run's and is checked; (r, head) of `out` is this member's.
             unsafe {
                 let row = *rows.add(r);
+                op.cache.check(&row);
                 let at = op.cache.at(op.layer, row.slot as usize, head, 0);
                 let channels = r * dim + head * head_dim;
                 let one = Head {

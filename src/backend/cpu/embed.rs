@@ -7,10 +7,12 @@ pub(super) fn run(op: &ops::Embed, cx: &Context<'_>) {
     let (x, rows) = (cx.buffer::<f32>(op.x), cx.buffer::<Row>(op.rows));
     cx.member.deal(cx.extent.rows, 1, |range| {
         for r in range {
-            // SAFETY: the session checked labels and codes against the tables; row r of x is this member's.
+            // SAFETY: row r is one of the run's.
+            let row = unsafe { *rows.add(r) };
+            let table = cx.weight(if row.position == 0 { op.embedding_table } else { op.tok_embeddings });
+            assert!((row.token as usize + 1) * op.dim <= table.len(), "{row:?} outside its table");
+            // SAFETY: the table has that row; row r of x is this member's.
             unsafe {
-                let row = *rows.add(r);
-                let table = cx.weight(if row.position == 0 { op.embedding_table } else { op.tok_embeddings });
                 let out = std::slice::from_raw_parts_mut(x.add(r * op.dim), op.dim);
                 let at = row.token as usize * op.dim;
                 match table.elem() {

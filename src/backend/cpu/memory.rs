@@ -22,7 +22,7 @@ pub struct Buffer {
 }
 
 // SAFETY: all access from several threads is through the raw pointer of `ptr`, whose users keep writes disjoint
-// and separate them from reads by the team's barrier.
+// and separate them from reads by the team's phases.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
@@ -49,12 +49,14 @@ impl Buffer {
 pub struct WeightData {
     elem: Elem,
     place: Place,
+    /// Number of elements.
+    len: usize,
 }
 
 enum Place {
-    /// In the checkpoint, from this byte on.
+    /// The checkpoint's bytes, from this one on.
     Checkpoint(Bytes, usize),
-    /// In memory of our own.
+    /// Memory of our own: converted, arranged or computed.
     Own(Buffer),
 }
 
@@ -64,11 +66,16 @@ impl WeightData {
         debug_assert_eq!(elem.size(), size_of::<T>());
         let mut buffer = Buffer::new(size_of_val(values));
         buffer.bytes_mut().copy_from_slice(bytemuck::cast_slice(values));
-        Self { elem, place: Place::Own(buffer) }
+        Self { elem, place: Place::Own(buffer), len: values.len() }
     }
 
     pub fn elem(&self) -> Elem {
         self.elem
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// The first element; f32 or, for bf16, its bits. Panics when `T` is not the weight's type.
@@ -99,11 +106,11 @@ pub struct Arrangement {
     /// Tells the orders of one weight apart.
     name: &'static str,
     /// From f32 values in the checkpoint's order to what the op reads.
-    arrange: Box<dyn FnOnce(Vec<f32>) -> Vec<f32>>,
+    arrange: Box<dyn Fn(Vec<f32>) -> Vec<f32> + Send + Sync>,
 }
 
 impl Arrangement {
-    pub fn new(name: &'static str, arrange: impl FnOnce(Vec<f32>) -> Vec<f32> + 'static) -> Self {
+    pub fn new(name: &'static str, arrange: impl Fn(Vec<f32>) -> Vec<f32> + Send + Sync + 'static) -> Self {
         Self { name, arrange: Box::new(arrange) }
     }
 }
@@ -114,19 +121,19 @@ impl WeightCache {
         &self,
         checkpoint: &Checkpoint,
         weight: &Weight,
-        arrangement: Option<Arrangement>,
+        arrangement: Option<&Arrangement>,
     ) -> Result<Arc<WeightData>> {
-        let name = arrangement.as_ref().map_or("", |arrangement| arrangement.name);
+        let name = arrangement.map_or("", |arrangement| arrangement.name);
         let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement: name };
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(data) = loaded.get(&key).and_then(Weak::upgrade) {
+        let loaded = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight)?,
             Some(Arrangement { arrange, .. }) => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
         });
-        loaded.insert(key, Arc::downgrade(&data));
+        loaded().insert(key, Arc::downgrade(&data));
         Ok(data)
     }
 }
@@ -142,7 +149,8 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
             && tensor.dtype() == wanted
             && (bytes.as_ptr() as usize + range.start).is_multiple_of(weight.elem.size())
         {
-            return Ok(WeightData { elem: weight.elem, place: Place::Checkpoint(bytes, range.start) });
+            let place = Place::Checkpoint(bytes, range.start);
+            return Ok(WeightData { elem: weight.elem, place, len: tensor.len() });
         }
         if wanted == DType::BF16 {
             return Ok(WeightData::owned(Elem::Bf16, &tensor.to_bf16()));

@@ -27,6 +27,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use rayon::prelude::*;
 
 use self::memory::{Arrangement, Buffer, WeightCache, WeightData};
 use self::simd::Isa;
@@ -79,11 +80,10 @@ impl Executor for CpuExecutor {
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
         let ops = || graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
-        let mut arrangements: HashMap<WeightId, Arrangement> = ops().filter_map(arrangement_of).collect();
-        let weights = graph
-            .weight_ids()
-            .map(|id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.remove(&id)))
-            .collect::<Result<_>>()?;
+        let arrangements: HashMap<WeightId, Arrangement> = ops().filter_map(arrangement_of).collect();
+        let ids: Vec<WeightId> = graph.weight_ids().collect();
+        let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
+        let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;
         let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
         let scratch = ops().map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
         Ok(Box::new(CpuPlan {

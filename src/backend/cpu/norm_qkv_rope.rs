@@ -50,10 +50,11 @@ impl<T: Element> Epilogue for Place<'_, T> {
         let cache = &self.op.cache;
         let (dim, head_dim) = (cache.dim(), cache.head_dim);
         let (part, c) = (n / dim, n % dim);
-        // SAFETY: row r is one of the run's; its slot and position are inside the cache, its head and
-        // channel inside the row; head_dim is a multiple of the tile, so no tile crosses a head.
+        // SAFETY: row r is one of the run's; it is checked against the cache, head and channel are inside the
+        // row; head_dim is a multiple of the tile, so no tile crosses a head.
         unsafe {
             let row = *self.rows.add(r);
+            cache.check(&row);
             let (slot, position) = (row.slot as usize, row.position as usize);
             if part < 2 {
                 let table = self.freqs_cis.add(position * head_dim + c % head_dim);

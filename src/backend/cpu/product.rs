@@ -92,7 +92,10 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
         let mut sums = [[S::splat(0.0); COUNT]; HEIGHT];
         let mut at = 0;
         while at + LANES <= k {
-            let w: [S::V; COUNT] = std::array::from_fn(|i| T::load::<S>(weight.add(i * k + at)));
+            let mut w = [S::splat(0.0); COUNT];
+            for (i, w) in w.iter_mut().enumerate() {
+                *w = T::load::<S>(weight.add(i * k + at));
+            }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let x = S::load(x.add(h * k + at));
                 for (sum, w) in sums.iter_mut().zip(w) {
@@ -102,7 +105,10 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
             at += LANES;
         }
         if at < k {
-            let w: [S::V; COUNT] = std::array::from_fn(|i| T::load_partial::<S>(weight.add(i * k + at), k - at));
+            let mut w = [S::splat(0.0); COUNT];
+            for (i, w) in w.iter_mut().enumerate() {
+                *w = T::load_partial::<S>(weight.add(i * k + at), k - at);
+            }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let x = S::load_partial(x.add(h * k + at), k - at);
                 for (sum, w) in sums.iter_mut().zip(w) {
@@ -121,7 +127,7 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
     HEIGHT
 }
 
-/// Deals the weight's rows out to the team and computes all rows' elements; meets at the barrier.
+/// Deals the weight's rows out to the team and computes all rows' elements.
 ///
 /// # Safety
 /// `x` holds the run's rows of `depth` each; `epilogue` writes what its elements name and nothing else.
@@ -147,7 +153,7 @@ pub unsafe fn deal<E: Epilogue>(
     });
 }
 
-/// RMSNorm of every row of `x` into the shared scratch, (R, width); meets at the barrier.
+/// RMSNorm of every row of `x` into the shared scratch, (R, width).
 ///
 /// The weight is applied after the division, as LlamaGen does.
 pub fn normalize(cx: &Context<'_>, x: BufferId, norm: WeightId, width: usize, eps: f32) -> *const f32 {

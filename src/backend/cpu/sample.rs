@@ -2,7 +2,7 @@
 
 use super::simd::{LANES, Simd, kernel};
 use super::{Context, Scratch};
-use crate::graph::ops::{self, cutoff, gumbel_of, philox};
+use crate::graph::ops::{self, NO_CODE, cutoff, gumbel_of, philox};
 use crate::graph::{Draw, NO_ROW, Row};
 
 pub(super) fn scratch(op: &ops::Sample) -> Scratch {
@@ -15,7 +15,8 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
     let (logits, codes) = (cx.buffer::<f32>(op.logits), cx.buffer::<u32>(op.codes));
     cx.member.deal(cx.extent.draws, 1, |range| {
         for d in range {
-            // SAFETY: draw d, its rows and its picture's codes are this member's alone: the session gives
+            op.check(unsafe { &*draws.add(d) }, cx.extent);
+            // SAFETY: the draw was checked; draw d, its rows and its picture's codes are this member's alone: the session gives
             // each row to one draw at most. The scratch holds two vocabularies.
             unsafe {
                 let draw = &mut *draws.add(d);
@@ -25,11 +26,12 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
                 let copy = std::slice::from_raw_parts_mut(cx.own_scratch().add(room), op.vocab_size);
                 guide(cx.isa, z, row(draw.cond_row), (draw.uncond_row != NO_ROW).then(|| row(draw.uncond_row)), draw);
                 let keep = cutoff(z, draw.top_k as usize, draw.top_p, copy);
+                // No code at all comes from NaN alone: the mark goes to the session, a harmless token to the rows.
                 let code = pick(cx.isa, z, keep, draw);
                 *codes.add(draw.picture as usize * op.tokens + draw.token as usize) = code;
                 for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
                     let row = &mut *rows.add(r as usize);
-                    row.token = code;
+                    row.token = if code == NO_CODE { 0 } else { code };
                     row.position += 1;
                 }
                 draw.token += 1;
@@ -42,6 +44,7 @@ kernel!(fn guide(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Dra
 
 /// z = (uncond + (cond - uncond) * cfg_scale) / temperature
 #[inline(always)]
+#[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) {
     match uncond {
         Some(uncond) => {
@@ -59,10 +62,11 @@ unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]
 
 kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
 
-/// The lowest code of the largest z + noise among those with z ≥ keep; u32::MAX when there is none (NaN).
+/// The lowest code of the largest z + noise among those with z ≥ keep; NO_CODE when there is none (NaN).
 #[inline(always)]
+#[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {
-    let (mut best, mut code) = (f32::NEG_INFINITY, u32::MAX);
+    let (mut best, mut code) = (f32::NEG_INFINITY, NO_CODE);
     for (block, z) in z.chunks(LANES).enumerate() {
         if !z.iter().any(|&z| z >= keep) {
             continue;

@@ -1,16 +1,19 @@
-//! All cores on one list of ops: a team enters once per run and meets at a barrier after each op.
+//! All cores on one list of ops: a team enters once per run, and work is dealt out phase by phase.
 //!
-//! The threads are rayon's; only the barrier is ours. Waking sleeping threads costs 5-20 µs, as long as a
-//! small op takes, and a step has five ops per layer; spinning between them costs well below one.
+//! The threads are rayon's; only the dealing is ours. Waking sleeping threads costs 5-20 µs, as long as a
+//! small op takes, and a step has five ops per layer. A phase is over when its work is done, whoever did
+//! it: a thread that the operating system took away holds the others up only while it holds a piece, and
+//! when it comes back it skips the phases that are over.
 
+use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A fixed number of threads that run one job together.
 pub struct Team {
     pool: rayon::ThreadPool,
-    /// Two jobs must not mix at the barrier.
+    /// Two jobs must not mix on one pool: each would wait for threads that the other has.
     busy: Mutex<()>,
     size: usize,
 }
@@ -19,15 +22,18 @@ pub struct Team {
 pub struct Member<'a> {
     index: usize,
     size: usize,
+    /// The phase that this thread is in, or was taken away from.
+    phase: Cell<u32>,
     job: &'a Job,
 }
 
 /// What the members of a running job share.
 #[derive(Default)]
 struct Job {
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-    claimed: AtomicUsize,
+    /// The phase in the upper half, how much of it is dealt out in the lower half.
+    dealt: AtomicU64,
+    /// How much of the phase is done.
+    done: AtomicUsize,
     panicked: AtomicBool,
 }
 
@@ -47,12 +53,18 @@ impl Team {
         self.size
     }
 
+    /// Runs rayon's parallel iterators on the team's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.install(work)
+    }
+
     /// Runs `work` on every thread at once and waits for all.
     pub fn run(&self, work: impl Fn(&Member<'_>) + Sync) {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let job = Job::default();
         self.pool.broadcast(|context| {
-            let member = Member { index: context.index(), size: self.size, job: &job };
+            let member = Member { index: context.index(), size: self.size, phase: Cell::new(0), job: &job };
             let mark = MarkPanic(&job);
             work(&member);
             std::mem::forget(mark);
@@ -60,7 +72,7 @@ impl Team {
     }
 }
 
-/// Tells the others, who would wait at the barrier for ever, that this thread unwound.
+/// Tells the others, who would wait for its piece for ever, that this thread unwound.
 struct MarkPanic<'a>(&'a Job);
 
 impl Drop for MarkPanic<'_> {
@@ -80,37 +92,68 @@ impl Member<'_> {
         self.size
     }
 
-    /// Waits until all members are here; what any wrote before, all see after.
-    pub fn barrier(&self) {
-        let generation = self.job.generation.load(Ordering::Relaxed);
-        if self.job.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.size {
-            self.job.arrived.store(0, Ordering::Relaxed);
-            self.job.claimed.store(0, Ordering::Relaxed);
-            self.job.generation.store(generation.wrapping_add(1), Ordering::Release);
-            return;
+    /// A phase: deals `0..total` out to the team in runs of `chunk`, first come first served, and returns when
+    /// all of it is done, by whomever; what it wrote, all see after.
+    ///
+    /// Every member calls it in the same order with the same numbers. Which thread does what changes from run
+    /// to run; results must not depend on it. A thread may arrive when the team is phases ahead, so what ops
+    /// write may be read inside `work` only.
+    pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
+        debug_assert!(total < u32::MAX as usize && chunk > 0);
+        let phase = self.phase.get();
+        self.phase.set(phase.wrapping_add(1));
+        while let Some(start) = self.take(phase, total, chunk) {
+            let end = (start + chunk).min(total);
+            work(start..end);
+            if self.job.done.fetch_add(end - start, Ordering::AcqRel) + end - start == total {
+                self.advance(phase);
+            }
         }
-        let mut spins = 0u32;
-        while self.job.generation.load(Ordering::Acquire) == generation {
-            assert!(!self.job.panicked.load(Ordering::Relaxed), "another thread of the team panicked");
-            spins += 1;
-            // Past ~50 µs somebody else probably has the core that we wait for.
-            if spins < 20_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        self.wait(phase);
+    }
+
+    /// The next piece of the phase, if it is not all dealt out.
+    fn take(&self, phase: u32, total: usize, chunk: usize) -> Option<usize> {
+        if total == 0 {
+            // Nothing will ever be done: whoever comes first moves the team on.
+            let (now, next) = (word(phase, 0), word(phase.wrapping_add(1), 0));
+            let _ = self.job.dealt.compare_exchange(now, next, Ordering::AcqRel, Ordering::Acquire);
+            return None;
+        }
+        let mut dealt = self.job.dealt.load(Ordering::Acquire);
+        loop {
+            let start = dealt as u32 as usize;
+            if (dealt >> 32) as u32 != phase || start >= total {
+                return None;
+            }
+            let next = word(phase, (start + chunk).min(total));
+            match self.job.dealt.compare_exchange_weak(dealt, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(start),
+                Err(now) => dealt = now,
+            }
         }
     }
 
-    /// Deals `0..total` out to the team in runs of `chunk`, first come first served, then meets at the barrier.
-    ///
-    /// Which thread does what changes from run to run; results must not depend on it.
-    pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
-        loop {
-            let start = self.job.claimed.fetch_add(chunk, Ordering::Relaxed);
-            if start >= total {
-                break;
-            }
-            work(start..(start + chunk).min(total));
-        }
-        self.barrier();
+    /// Ends the phase; only the thread that did its last piece gets here.
+    fn advance(&self, phase: u32) {
+        self.job.done.store(0, Ordering::Relaxed);
+        self.job.dealt.store(word(phase.wrapping_add(1), 0), Ordering::Release);
     }
+
+    /// Waits until the phase is over.
+    fn wait(&self, phase: u32) {
+        let mut spins = 0u32;
+        while (self.job.dealt.load(Ordering::Acquire) >> 32) as u32 == phase {
+            assert!(!self.job.panicked.load(Ordering::Relaxed), "another thread of the team panicked");
+            spins += 1;
+            // Past some 20 µs somebody else probably has the core that we wait for.
+            if spins < 5_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}
+
+fn word(phase: u32, dealt: usize) -> u64 {
+    u64::from(phase) << 32 | dealt as u64
 }
 
 #[cfg(test)]
@@ -129,7 +172,8 @@ mod tests {
                             done[i].fetch_add(1, Ordering::Relaxed);
                         }
                     });
-                    assert!(done.iter().all(|count| count.load(Ordering::Relaxed) >= round), "barrier passed early");
+                    assert!(done.iter().all(|count| count.load(Ordering::Relaxed) >= round), "passed early");
+                    member.deal(0, 1, |_| unreachable!("nothing to deal"));
                 }
             });
             assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 20));
@@ -141,11 +185,10 @@ mod tests {
         let team = Team::new(2);
         let job = std::panic::AssertUnwindSafe(|| {
             team.run(|member| {
-                assert!(member.index() != 1, "thread 1 fails");
-                member.barrier();
+                member.deal(2, 1, |range| assert!(range.start != 1, "piece 1 fails"));
             });
         });
         assert!(std::panic::catch_unwind(job).is_err());
-        team.run(|member| member.barrier());
+        team.run(|member| member.deal(5, 1, |_| {}));
     }
 }

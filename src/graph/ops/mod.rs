@@ -27,7 +27,7 @@ pub use norm_logits::NormLogits;
 pub use norm_qkv_rope::{CacheShape, NormQkvRope};
 pub use norm_swiglu::NormSwiglu;
 pub use pixels_to_input::PixelsToInput;
-pub use sample::{Sample, cutoff, gumbel, gumbel_of, philox};
+pub use sample::{NO_CODE, Sample, cutoff, gumbel, gumbel_of, philox};
 pub use spatial_attention::SpatialAttention;
 
 use super::twin::Twin;

@@ -4,7 +4,7 @@
 //! sine are both zero, so the condition's q and k are zero, not unrotated; that is LlamaGen's prefix.
 
 use crate::graph::twin::Twin;
-use crate::graph::{BufferId, Cost, Elem, Extent, Graph, Load, WeightId};
+use crate::graph::{BufferId, Cost, Elem, Extent, Graph, Load, Row, WeightId};
 
 /// RMSNorm, the attention's three products, the rotation and the cache write.
 #[derive(Clone, Debug)]
@@ -50,6 +50,12 @@ impl CacheShape {
     #[inline(always)]
     pub fn at(&self, layer: usize, slot: usize, head: usize, position: usize) -> usize {
         (((layer * self.slots + slot) * self.n_head + head) * self.positions + position) * self.head_dim
+    }
+
+    /// Panics when a row lies outside the cache.
+    pub fn check(&self, row: &Row) {
+        let (slot, position) = (row.slot as usize, row.position as usize);
+        assert!(slot < self.slots && position < self.positions, "{row:?} outside a cache of {self:?}");
     }
 
     /// C = H * D

@@ -6,8 +6,11 @@
 //! alone, in any batch, one by one or in parallel.
 
 use crate::graph::twin::Twin;
-use crate::graph::{BufferId, Cost, Extent, Graph, Load, NO_ROW};
+use crate::graph::{BufferId, Cost, Draw, Extent, Graph, Load, NO_ROW};
 use crate::math;
+
+/// Stands in `codes` for a draw from logits that are not numbers.
+pub const NO_CODE: u32 = u32::MAX;
 
 /// Guidance, temperature, top-k, top-p and the draw; writes the code and moves the rows on.
 #[derive(Clone, Debug)]
@@ -27,6 +30,14 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Panics when a draw names rows or places that the run does not have.
+    pub fn check(&self, draw: &Draw, extent: Extent) {
+        let rows = [draw.cond_row, draw.uncond_row].into_iter().filter(|&row| row != NO_ROW);
+        assert!(draw.cond_row != NO_ROW && rows.max().is_some_and(|row| (row as usize) < extent.rows), "{draw:?}");
+        assert!((draw.token as usize) < self.tokens, "{draw:?}");
+        assert!(draw.top_k >= 1 && draw.top_p > 0.0, "{draw:?}");
+    }
+
     pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
         let read = (load.extent.rows * self.vocab_size * 4) as u64;
         Cost { activation_bytes: read, flops: (load.extent.draws * self.vocab_size * 40) as u64, ..Cost::default() }

@@ -62,6 +62,7 @@ impl Isa {
 /// # Safety
 /// Every method needs the instruction set of its implementor, and pointers good for what it reads or
 /// writes: 16 elements, or `n` for the partial ones. No alignment is needed.
+#[allow(clippy::missing_safety_doc)] // one contract for all methods, above
 pub trait Simd: Copy {
     /// Vectors that the processor's registers hold.
     const REGISTERS: usize;

@@ -1,0 +1,60 @@
+//! From conditions to codes: sessions that step, and the loop over a list of pictures.
+//!
+//! A [`Session`] holds a fixed number of places for pictures; pictures enter and leave at any time, and
+//! what one gets does not depend on the others. [`generate`] sends a list through a session.
+
+mod session;
+
+pub use session::{Finished, Session};
+
+use crate::config::Sampling;
+use crate::{Error, Result};
+
+/// One picture to draw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    /// Class label, 0..num_classes.
+    pub class: u32,
+    /// The picture's number within its request, from 0; with the seed it decides the noise.
+    pub image: u64,
+    pub sampling: Sampling,
+}
+
+/// How far a list of pictures is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub images_done: usize,
+    pub images: usize,
+    /// Tokens drawn, of all pictures together.
+    pub tokens_done: usize,
+    pub tokens: usize,
+}
+
+/// Draws all `requests`, as many at once as the session has places; returns each one's codes, (N) in raster order.
+///
+/// `progress` is called after every step; `false` stops with [`Error::Cancelled`].
+pub fn generate(
+    session: &mut Session,
+    requests: &[Request],
+    mut progress: impl FnMut(Progress) -> bool,
+) -> Result<Vec<Vec<u32>>> {
+    let mut codes: Vec<Vec<u32>> = vec![Vec::new(); requests.len()];
+    let tokens = requests.len() * session.tokens();
+    let (mut next, mut images_done, mut tokens_done) = (0, 0, 0);
+    session.clear();
+    while images_done < requests.len() {
+        while next < requests.len() && session.start(next as u64, &requests[next])? {
+            next += 1;
+        }
+        tokens_done += session.step()?;
+        session.finish(|finished| {
+            codes[finished.ticket as usize] = finished.codes;
+            images_done += 1;
+        })?;
+        if !progress(Progress { images_done, images: requests.len(), tokens_done, tokens }) {
+            session.clear();
+            return Err(Error::Cancelled);
+        }
+    }
+    Ok(codes)
+}
