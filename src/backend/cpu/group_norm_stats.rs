@@ -1,8 +1,8 @@
 //! Matches `graph::ops::group_norm_stats`.
 //!
-//! A few pixels at a time: their mean per channel, then the squares around that mean, both in f32 and
-//! short; everything is joined in f64 by Chan's formula. So a large mean costs the variance nothing, and the
-//! order depends on the image's size alone.
+//! A few pixels at a time: their mean per channel, then what is left around it and its squares, in f32 and
+//! short; what is left corrects both, and all is joined in f64 by Chan's formula. So a large mean costs the
+//! variance nothing, and the order depends on the image's size alone.
 
 use std::ops::Range;
 
@@ -90,22 +90,28 @@ unsafe fn block_body<S: Simd>(out: *mut Moments, image: *const f32, pixels: Rang
             let run = RUN.min(pixels.end - first);
             let share = S::splat(1.0 / run as f32);
             for (c, out) in out.chunks_exact_mut(LANES).enumerate() {
-                let x = |p: usize| S::load(image.add((first + p) * channels + c * LANES));
-                let (mut sums, mut squares) = (S::splat(0.0), S::splat(0.0));
+                let x = image.add(first * channels + c * LANES);
+                let mut sums = S::splat(0.0);
                 for p in 0..run {
-                    sums = S::add(sums, x(p));
+                    sums = S::add(sums, S::load(x.add(p * channels)));
                 }
                 let mean = S::mul(sums, share);
+                let (mut rest, mut squares) = (S::splat(0.0), S::splat(0.0));
                 for p in 0..run {
-                    let away = S::sub(x(p), mean);
+                    let away = S::sub(S::load(x.add(p * channels)), mean);
+                    rest = S::add(rest, away);
                     squares = S::fma(away, away, squares);
                 }
-                let (mut means, mut sums) = ([0.0f32; LANES], [0.0f32; LANES]);
-                S::store(means.as_mut_ptr(), mean);
-                S::store(sums.as_mut_ptr(), squares);
-                let count = (first - pixels.start) as f64;
-                for (out, (mean, squares)) in out.iter_mut().zip(means.into_iter().zip(sums)) {
-                    out.join(count, Moments { mean: f64::from(mean), squares: f64::from(squares) }, run as f64);
+                let mut lanes = [[0.0f32; LANES]; 3];
+                for (lanes, v) in lanes.iter_mut().zip([mean, rest, squares]) {
+                    S::store(lanes.as_mut_ptr(), v);
+                }
+                let [mean, rest, squares] = lanes;
+                let (count, run) = ((first - pixels.start) as f64, run as f64);
+                for (i, out) in out.iter_mut().enumerate() {
+                    let rest = f64::from(rest[i]);
+                    let mean = f64::from(mean[i]) + rest / run;
+                    out.join(count, Moments { mean, squares: f64::from(squares[i]) - rest * rest / run }, run);
                 }
             }
         }
