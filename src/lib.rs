@@ -26,10 +26,13 @@
 
 pub mod backend;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 mod error;
+mod files;
 pub mod generate;
 pub mod graph;
+pub mod image;
 pub mod math;
 pub mod models;
 

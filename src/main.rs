@@ -1,3 +1,5 @@
 //! The program `smalti`: a thin shell around the library's public face.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    smalti::cli::main()
+}

@@ -1,17 +1,36 @@
 //! Checkpoints: named tensors in files that are mapped, never copied.
 //!
 //! Reads safetensors, PyTorch `.pt` files (a zip with a pickle, read without running anything in it)
-//! and the Hub's folders. Depends on nothing of the crate but [`crate::error`] and, for the
-//! configuration that [`convert`] writes along, [`crate::config`].
+//! and the Hub's folders; writes safetensors. Depends on nothing of the crate but [`crate::Error`] and,
+//! for the configuration that [`convert`] writes along, [`crate::config`].
+//!
+//! ```
+//! use smalti::checkpoint::{Checkpoint, DType, Entry, WeightsChoice, write_random};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("weights.safetensors");
+//! let entry = Entry { name: "norm.weight".into(), dtype: DType::BF16, shape: vec![768] };
+//! write_random(&path, &[entry], &Default::default(), 0)?;
+//!
+//! let checkpoint = Checkpoint::open(&path, WeightsChoice::Model)?;
+//! assert_eq!(checkpoint.tensors()["norm.weight"].shape(), [768]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod convert;
 mod hub;
 mod open;
+mod random;
 mod safetensors;
 mod tensor;
 mod torch;
+mod write;
 
+pub use convert::{ConvertOptions, Converted, convert};
 pub use open::WeightsChoice;
+pub use random::{random, write_random};
 pub use tensor::{Bytes, DType, Tensor};
+pub use write::{Entry, write_safetensors};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

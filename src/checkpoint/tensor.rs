@@ -7,12 +7,14 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 
 /// Element types that checkpoints hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum DType {
     F32,
     F16,
+    #[value(name = "bf16")]
     BF16,
-    /// Counters and other leftovers of training; never a weight.
+    /// Counters and other leftovers of training; never a weight, so never an option's value.
+    #[value(skip)]
     I64,
 }
 

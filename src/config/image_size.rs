@@ -1,5 +1,7 @@
 //! The image size that a checkpoint was trained for, as far as it tells.
 
+use std::path::Path;
+
 use super::Condition;
 use crate::checkpoint::Checkpoint;
 
@@ -18,15 +20,16 @@ pub fn default_image_size(checkpoint: &Checkpoint, condition: &Condition, downsa
         let side = block_size.isqrt();
         (side * side == block_size).then(|| side.checked_mul(downsample_size)).flatten()
     };
-    let of_name = || in_name(&checkpoint.path().file_name()?.to_string_lossy());
+    let of_name = || named_image_size(checkpoint.path());
     number("image_size").or_else(of_blocks).or_else(of_name).unwrap_or(match condition {
         Condition::Class { .. } => 384,
         Condition::Text { .. } => 512,
     })
 }
 
-/// The first size among the numbers of a file's name.
-fn in_name(name: &str) -> Option<usize> {
+/// The first of 256, 384 and 512 among the numbers of a file's name.
+pub(crate) fn named_image_size(path: &Path) -> Option<usize> {
+    let name = path.file_name()?.to_string_lossy();
     let numbers = name.split(|c: char| !c.is_ascii_digit());
     numbers.filter_map(|digits| digits.parse().ok()).find(|number| NAMED.contains(number))
 }

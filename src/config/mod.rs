@@ -1,11 +1,12 @@
 //! Configurations: of the models, read off their tensors, and of a generation.
 //!
-//! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::error`] alone.
+//! Plain data with checks; depends on [`crate::checkpoint`] and [`crate::Error`] alone.
 
 mod check;
 mod generation;
 mod gpt;
 mod image_size;
+mod labels;
 mod model;
 mod presets;
 mod vq;
@@ -14,6 +15,8 @@ pub use check::TensorSpec;
 pub use generation::{GenerationOptions, Sampling};
 pub use gpt::{Condition, GptConfig};
 pub use image_size::default_image_size;
+pub(crate) use image_size::named_image_size;
+pub use labels::{Labels, resolve_class, resolve_classes};
 pub use model::{ModelConfig, ModelKind};
 pub use presets::{PRESETS, Preset};
 pub use vq::VqConfig;

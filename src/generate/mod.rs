@@ -1,10 +1,17 @@
 //! From conditions to codes: sessions that step, and the loop over a list of pictures.
 //!
 //! A [`Session`] holds a fixed number of places for pictures; pictures enter and leave at any time, and
-//! what one gets does not depend on the others. [`generate`] sends a list through a session.
+//! what one gets does not depend on the others. [`generate`] sends a list through a session. A
+//! [`Generator`] is a session and a [`Painter`], laid out for one model, image size and device.
 
+mod codes;
+mod generator;
+mod painter;
 mod session;
 
+pub use codes::Codes;
+pub use generator::{Generator, Layout, Model, requests};
+pub use painter::{Painter, Tokenizer};
 pub use session::{Finished, Session};
 
 use crate::config::Sampling;

@@ -80,6 +80,11 @@ impl Session {
         self.tokens
     }
 
+    /// Pictures that it holds at once.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
     /// Places that hold no picture.
     pub fn free(&self) -> usize {
         self.places.iter().filter(|place| place.is_none()).count()

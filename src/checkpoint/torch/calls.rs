@@ -20,6 +20,13 @@ pub(super) fn result<'a>(
     let Some(items) = values.items(arguments) else {
         return Err(Fault::new(format!("expected arguments for `{global}`, found {}", values.describe(arguments))));
     };
+    // A tensor of a storage that we did not make is not made either.
+    if global.module == "torch._utils"
+        && let Some(&first) = items.first()
+        && matches!(values.node(first), Some(Node::Opaque(_)))
+    {
+        return Ok(first);
+    }
     match (global.module, global.name) {
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
             let view = view(values, items, None)?;
@@ -39,7 +46,8 @@ pub(super) fn result<'a>(
                 None => Some(Vec::new()),
                 Some(&pairs) => entries(values, pairs),
             };
-            Ok(values.add(entries.map_or(Node::Opaque(global), Node::Dict)))
+            let entries = entries.ok_or_else(|| Fault::new(format!("expected pairs for `{global}`, found others")))?;
+            Ok(values.add(Node::Dict(entries)))
         }
         ("collections", "defaultdict") => Ok(values.add(Node::Dict(Vec::new()))),
         ("torch", "Size") => {

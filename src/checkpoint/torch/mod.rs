@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `archive` | finds entries in the zip and where their bytes lie in the file |
 //! | `pickle` | the machine that reads `data.pkl`; it builds values and calls nothing |
+//! | `stack` | its stack |
 //! | `value` | the values it builds |
 //! | `calls` | what becomes of the calls that the pickle asks for |
 //! | `weights` | which dict holds the weights; tensors from storages |
@@ -15,6 +16,7 @@
 mod archive;
 mod calls;
 mod pickle;
+mod stack;
 mod value;
 mod weights;
 
@@ -44,10 +46,12 @@ impl Fault {
     }
 
     fn at(self, path: &Path) -> Error {
+        // Names from a hostile file can be long, or drive a terminal.
+        const MOST: usize = 1000;
         Error::Format {
             path: path.to_path_buf(),
             format: "PyTorch",
-            problem: self.problem,
+            problem: self.problem.chars().take(MOST).map(value::printable).collect(),
             hint: self.hint.to_string(),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::stack::Stack;
 use super::value::{Global, Node, Value, Values, shorten};
 use super::{Fault, PLAIN, calls};
 
@@ -13,14 +14,8 @@ const MAX_VALUES: usize = 2 << 20;
 
 /// Runs the program; the containers it built and the value it leaves on top.
 pub(super) fn read(program: &[u8]) -> Result<(Values<'_>, Value<'_>), Fault> {
-    let mut machine = Machine {
-        program,
-        at: 0,
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        values: Values::default(),
-    };
+    let mut machine =
+        Machine { program, at: 0, stack: Stack::default(), memo: HashMap::new(), values: Values::default() };
     match machine.run() {
         Ok(top) => Ok((machine.values, top)),
         Err(mut fault) => {
@@ -33,9 +28,7 @@ pub(super) fn read(program: &[u8]) -> Result<(Values<'_>, Value<'_>), Fault> {
 struct Machine<'a> {
     program: &'a [u8],
     at: usize,
-    stack: Vec<Value<'a>>,
-    /// Heights of the stack at each open mark.
-    marks: Vec<usize>,
+    stack: Stack<'a>,
     memo: HashMap<u32, Value<'a>>,
     values: Values<'a>,
 }
@@ -45,10 +38,10 @@ impl<'a> Machine<'a> {
         loop {
             let opcode = self.u8()?;
             if opcode == b'.' {
-                return self.pop();
+                return self.stack.pop();
             }
             self.step(opcode)?;
-            if self.stack.len() + self.marks.len() + self.memo.len() + self.values.size() > MAX_VALUES {
+            if self.stack.size() + self.memo.len() + self.values.size() > MAX_VALUES {
                 return Err(Fault::with_hint(format!("more than {MAX_VALUES} values"), PLAIN));
             }
         }
@@ -62,13 +55,13 @@ impl<'a> Machine<'a> {
             0x95 => {
                 self.take(8)?;
             }
-            b'(' => self.marks.push(self.stack.len()),
-            b'0' => self.pop_or_mark()?,
+            b'(' => self.stack.mark(),
+            b'0' => self.stack.pop_or_mark()?,
             b'1' => {
-                self.pop_to_mark()?;
+                self.stack.pop_to_mark()?;
             }
             b'2' => {
-                let top = self.top()?;
+                let top = self.stack.top()?;
                 self.stack.push(top);
             }
 
@@ -108,46 +101,46 @@ impl<'a> Machine<'a> {
             b'}' => self.push_node(Node::Dict(Vec::new())),
             0x8f => self.push_opaque("builtins", "set"),
             b't' => {
-                let items = self.pop_to_mark()?;
+                let items = self.stack.pop_to_mark()?;
                 self.push_node(Node::Tuple(items));
             }
             0x85..=0x87 => {
-                let items = self.pop_some(usize::from(opcode - 0x84))?;
+                let items = self.stack.pop_some(usize::from(opcode - 0x84))?;
                 self.push_node(Node::Tuple(items));
             }
             b'l' => {
-                let items = self.pop_to_mark()?;
+                let items = self.stack.pop_to_mark()?;
                 self.push_node(Node::List(items));
             }
             b'd' => {
-                let items = self.pop_to_mark()?;
+                let items = self.stack.pop_to_mark()?;
                 self.push_node(Node::Dict(Vec::new()));
                 self.set_items(items)?;
             }
             0x91 => {
-                self.pop_to_mark()?;
+                self.stack.pop_to_mark()?;
                 self.push_opaque("builtins", "frozenset");
             }
             b'a' => {
-                let items = self.pop_some(1)?;
+                let items = self.stack.pop_some(1)?;
                 self.append(items)?;
             }
             b'e' => {
-                let items = self.pop_to_mark()?;
+                let items = self.stack.pop_to_mark()?;
                 self.append(items)?;
             }
             b's' => {
-                let items = self.pop_some(2)?;
+                let items = self.stack.pop_some(2)?;
                 self.set_items(items)?;
             }
             b'u' => {
-                let items = self.pop_to_mark()?;
+                let items = self.stack.pop_to_mark()?;
                 self.set_items(items)?;
             }
             // ADDITEMS: sets stay opaque.
             0x90 => {
-                self.pop_to_mark()?;
-                self.top()?;
+                self.stack.pop_to_mark()?;
+                self.stack.top()?;
             }
 
             b'q' => {
@@ -172,28 +165,28 @@ impl<'a> Machine<'a> {
                 let (module, name) = (self.line()?, self.line()?);
                 self.push_node(Node::Global(Global { module, name }));
             }
-            0x93 => match self.pop_some(2)?[..] {
+            0x93 => match self.stack.pop_some(2)?[..] {
                 [Value::Str(module), Value::Str(name)] => self.push_node(Node::Global(Global { module, name })),
                 _ => return Err(Fault::new("expected a global's two names, found other values")),
             },
             // REDUCE and NEWOBJ: a callable or class, and its arguments.
             b'R' | 0x81 => {
-                let arguments = self.pop()?;
+                let arguments = self.stack.pop()?;
                 self.call(arguments)?;
             }
             // NEWOBJ_EX: keyword arguments on top, of no use to us.
             0x92 => {
-                self.pop()?;
-                let arguments = self.pop()?;
+                self.stack.pop()?;
+                let arguments = self.stack.pop()?;
                 self.call(arguments)?;
             }
             // BUILD: attributes of an object. Those of an OrderedDict or a parameter carry no weights.
             b'b' => {
-                self.pop()?;
-                self.top()?;
+                self.stack.pop()?;
+                self.stack.top()?;
             }
             b'Q' => {
-                let id = self.pop()?;
+                let id = self.stack.pop()?;
                 let storage = calls::persistent(&self.values, id)?;
                 self.push_node(storage);
             }
@@ -258,14 +251,14 @@ impl<'a> Machine<'a> {
 
     /// Replaces the callable on top by what it stands for.
     fn call(&mut self, arguments: Value<'a>) -> Result<(), Fault> {
-        let callable = self.pop()?;
+        let callable = self.stack.pop()?;
         let result = calls::result(&mut self.values, callable, arguments)?;
         self.stack.push(result);
         Ok(())
     }
 
     fn append(&mut self, new: Vec<Value<'a>>) -> Result<(), Fault> {
-        let top = self.top()?;
+        let top = self.stack.top()?;
         match self.values.node_mut(top) {
             Some(Node::List(items)) => items.extend(new),
             // A subclass of list.
@@ -279,7 +272,7 @@ impl<'a> Machine<'a> {
         let (pairs, []) = new.as_chunks::<2>() else {
             return Err(Fault::new("expected keys and values in turn, found a key without a value"));
         };
-        let top = self.top()?;
+        let top = self.stack.top()?;
         match self.values.node_mut(top) {
             Some(Node::Dict(entries)) => entries.extend(pairs.iter().map(|&[key, value]| (key, value))),
             // A subclass of dict.
@@ -290,7 +283,7 @@ impl<'a> Machine<'a> {
     }
 
     fn put(&mut self, index: u32) -> Result<(), Fault> {
-        let top = self.top()?;
+        let top = self.stack.top()?;
         self.memo.insert(index, top);
         Ok(())
     }
@@ -310,44 +303,6 @@ impl<'a> Machine<'a> {
     fn push_opaque(&mut self, module: &'a str, name: &'a str) {
         let value = self.values.opaque(module, name);
         self.stack.push(value);
-    }
-
-    /// The lowest height that pops may reach: that of the last open mark.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    fn top(&self) -> Result<Value<'a>, Fault> {
-        match self.stack.last() {
-            Some(&top) if self.stack.len() > self.floor() => Ok(top),
-            _ => Err(Fault::new("expected a value on the stack, found none")),
-        }
-    }
-
-    fn pop(&mut self) -> Result<Value<'a>, Fault> {
-        let top = self.top()?;
-        self.stack.pop();
-        Ok(top)
-    }
-
-    fn pop_or_mark(&mut self) -> Result<(), Fault> {
-        if self.marks.last() == Some(&self.stack.len()) {
-            self.marks.pop();
-            return Ok(());
-        }
-        self.pop().map(|_| ())
-    }
-
-    fn pop_some(&mut self, count: usize) -> Result<Vec<Value<'a>>, Fault> {
-        if self.stack.len().saturating_sub(self.floor()) < count {
-            return Err(Fault::new(format!("expected {count} values on the stack, found fewer")));
-        }
-        Ok(self.stack.split_off(self.stack.len() - count))
-    }
-
-    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>, Fault> {
-        let mark = self.marks.pop().ok_or_else(|| Fault::new("expected a mark on the stack, found none"))?;
-        Ok(self.stack.split_off(mark))
     }
 
     fn u8(&mut self) -> Result<u8, Fault> {

@@ -157,11 +157,16 @@ impl<'a> Values<'a> {
     }
 }
 
-/// A text from a file, short enough for an error message.
+/// A text from a file, short enough for an error message and unable to drive a terminal.
 pub(super) fn shorten(text: &str) -> String {
     const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
+    let mut short: String = text.chars().take(MOST).map(printable).collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push('…');
     }
+    short
+}
+
+pub(super) fn printable(c: char) -> char {
+    if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
 }

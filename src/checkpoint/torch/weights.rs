@@ -8,9 +8,13 @@ use memmap2::Mmap;
 use super::archive::Archive;
 use super::value::{Node, Storage, Value, Values, View, shorten};
 use super::{Fault, PLAIN};
+use crate::Result;
 use crate::checkpoint::open::{INCOMPLETE, WeightsChoice, no_ema};
 use crate::checkpoint::{Bytes, Contents, DType, Tensor};
-use crate::{Error, Result};
+
+/// The cure for a file that is a call as a whole.
+const RUNS_NOTHING: &str = "smalti runs nothing that is inside of a checkpoint; re-save the weights alone: \
+                            torch.save({\"model\": model.state_dict()}, path)";
 
 /// Where training programs put the weights, in this order.
 const WEIGHTS: [&str; 3] = ["model", "module", "state_dict"];
@@ -30,13 +34,7 @@ pub(super) fn choose<'v, 'a>(
 ) -> Result<Entries<'v, 'a>> {
     let Some(entries) = values.dict(top) else {
         let problem = format!("expected a dict of tensors, found {}", values.describe(top));
-        let hint = "smalti runs nothing that is inside of a checkpoint; ";
-        return Err(Error::Format {
-            path: path.to_path_buf(),
-            format: "PyTorch",
-            problem,
-            hint: format!("{hint}{PLAIN}"),
-        });
+        return Err(Fault::with_hint(problem, RUNS_NOTHING).at(path));
     };
     // In Python, the last of several equal keys wins.
     let under = |name: &str| {

@@ -1,0 +1,140 @@
+//! Where to run, and the checkpoints that several commands open.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+use crate::Result;
+use crate::backend::Executor;
+use crate::backend::cpu::CpuExecutor;
+use crate::checkpoint::{Checkpoint, WeightsChoice};
+use crate::config::VqConfig;
+use crate::graph::Elem;
+
+/// Flags for where to run.
+#[derive(Args, Clone, Debug)]
+pub struct DeviceArgs {
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", env = "SMALTI_DEVICE")]
+    pub device: Device,
+    /// CPU threads; one per core by default
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", env = "SMALTI_THREADS")]
+    pub threads: usize,
+}
+
+/// A device as the user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is no number")),
+            _ => Err("expected auto, cpu, cuda or cuda:N".into()),
+        }
+    }
+}
+
+impl DeviceArgs {
+    /// The executor that the flags ask for.
+    pub fn executor(&self) -> Result<Box<dyn Executor>> {
+        /// More threads than any machine has is a slip of the finger.
+        const MOST: usize = 4096;
+        if let Device::Cuda(number) = self.device {
+            let hint = "this program has no CUDA kernels yet; use --device cpu";
+            return Err(super::wrong_option("device", format!("cuda:{number}"), "auto or cpu", hint));
+        }
+        if self.threads > MOST {
+            return Err(super::wrong_option("threads", self.threads, format!("at most {MOST}"), ""));
+        }
+        Ok(Box::new(CpuExecutor::new(self.threads)))
+    }
+}
+
+/// What the transformer's weights are held as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Half the memory and, where memory is the limit, half the time
+    Bf16,
+    /// As exact as the checkpoint
+    F32,
+}
+
+impl Precision {
+    pub fn elem(self) -> Elem {
+        match self {
+            Self::Bf16 => Elem::Bf16,
+            Self::F32 => Elem::F32,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.elem().name()
+    }
+}
+
+/// Which weights of a checkpoint that has two sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Weights {
+    /// The trained ones
+    #[default]
+    Model,
+    /// Their running average
+    Ema,
+}
+
+impl From<Weights> for WeightsChoice {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::Model => Self::Model,
+            Weights::Ema => Self::Ema,
+        }
+    }
+}
+
+/// The tokenizer's checkpoint.
+#[derive(Args, Clone, Debug)]
+pub struct VqArgs {
+    /// VQ checkpoint: .pt, .safetensors, or a folder with model.safetensors
+    #[arg(long, value_name = "FILE", env = "SMALTI_VQ_CKPT")]
+    pub vq_ckpt: PathBuf,
+}
+
+impl VqArgs {
+    /// Opens the checkpoint and reads its configuration.
+    pub fn open(&self) -> Result<(Checkpoint, VqConfig)> {
+        open_vq(&self.vq_ckpt)
+    }
+}
+
+/// Opens a VQ checkpoint and reads its configuration.
+pub fn open_vq(path: &Path) -> Result<(Checkpoint, VqConfig)> {
+    let checkpoint = Checkpoint::open(path, WeightsChoice::Model)?;
+    let config = VqConfig::detect(&checkpoint)?;
+    Ok((checkpoint, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_parse() {
+        assert_eq!("auto".parse(), Ok(Device::Auto));
+        assert_eq!("cuda:9".parse(), Ok(Device::Cuda(9)));
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cpu:0"] {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
+        }
+    }
+}

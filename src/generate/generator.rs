@@ -1,0 +1,135 @@
+//! From classes to pictures: the transformer's session and the painter, laid out together.
+
+use crate::backend::Executor;
+use crate::checkpoint::Checkpoint;
+use crate::config::{GptConfig, Sampling, VqConfig};
+use crate::graph::{Elem, Role};
+use crate::image::Rgb8;
+use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, latent_size};
+use crate::{Error, Result};
+
+use super::{Painter, Progress, Request, Session};
+
+/// The two checkpoints of a generator, and what was read off them.
+#[derive(Clone)]
+pub struct Model {
+    pub gpt: Checkpoint,
+    pub gpt_config: GptConfig,
+    pub vq: Checkpoint,
+    pub vq_config: VqConfig,
+}
+
+impl Model {
+    /// Pairs two checkpoints. Errors when their vocabularies differ.
+    pub fn new(gpt: (Checkpoint, GptConfig), vq: (Checkpoint, VqConfig)) -> Result<Self> {
+        let (vocab_size, codebook_size) = (gpt.1.vocab_size, vq.1.codebook_size);
+        if vocab_size != codebook_size {
+            return Err(Error::Mismatch {
+                what: format!("vocabulary of {} and codebook of {}", gpt.0.path().display(), vq.0.path().display()),
+                expected: "the same number of codes".into(),
+                found: format!("{vocab_size} and {codebook_size}"),
+                hint: "use the VQ checkpoint that the GPT was trained with".into(),
+            });
+        }
+        Ok(Self { gpt: gpt.0, gpt_config: gpt.1, vq: vq.0, vq_config: vq.1 })
+    }
+}
+
+/// How a generator is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Side of the pictures in pixels.
+    pub image_size: usize,
+    /// What the transformer's matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`].
+    pub precision: Elem,
+    /// Pictures at once; `None` for as many of `images` as memory allows.
+    pub batch_size: Option<usize>,
+    /// Pictures that will be asked for.
+    pub images: usize,
+}
+
+/// Draws pictures of one size from one model on one device.
+pub struct Generator {
+    session: Session,
+    painter: Painter,
+}
+
+impl Generator {
+    /// Lays everything out. Errors when the size does not fit the model, or memory does not hold it.
+    pub fn new(executor: &dyn Executor, model: &Model, layout: &Layout) -> Result<Self> {
+        let side = layout.image_size;
+        let latent = latent_size(&model.vq_config, (side, side))?;
+        let batch_size = batch_size(executor, model, layout, latent)?;
+        let shape = shape(layout, latent, batch_size);
+        Ok(Self {
+            session: Session::new(executor, &model.gpt, &model.gpt_config, &shape)?,
+            painter: Painter::new(executor, &model.vq, &model.vq_config, latent)?,
+        })
+    }
+
+    /// Pictures that are drawn at once.
+    pub fn batch_size(&self) -> usize {
+        self.session.places()
+    }
+
+    /// The transformer's session, for callers that schedule pictures themselves.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Draws the codes of all requests; see [`super::generate`].
+    pub fn codes(&mut self, requests: &[Request], progress: impl FnMut(Progress) -> bool) -> Result<Vec<Vec<u32>>> {
+        super::generate(&mut self.session, requests, progress)
+    }
+
+    /// Paints one picture.
+    pub fn paint(&mut self, codes: &[u32]) -> Result<Rgb8> {
+        self.painter.paint(codes)
+    }
+}
+
+/// Requests for `count` pictures of each class, numbered from `first_image` on, copies innermost.
+pub fn requests(classes: &[u32], count: usize, first_image: u64, sampling: Sampling) -> Vec<Request> {
+    let each = classes.iter().flat_map(|&class| std::iter::repeat_n(class, count));
+    each.zip(first_image..).map(|(class, image)| Request { class, image, sampling }).collect()
+}
+
+fn shape(layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
+    GptShape { latent_size: latent.0, slots: 2 * pictures, rows: 2 * pictures, pictures, precision: layout.precision }
+}
+
+/// The batch size that was asked for, or the largest that memory holds; an error when it does not hold it.
+fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (usize, usize)) -> Result<usize> {
+    /// More at once no longer raise the throughput of a CPU.
+    const MOST: usize = 64;
+    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(layout, latent, pictures)).graph;
+    let buffers = |pictures| {
+        let graph = gpt(pictures);
+        [Role::Input, Role::Scratch, Role::State, Role::Output]
+            .map(|role| graph.buffer_bytes(role) as u64)
+            .iter()
+            .sum::<u64>()
+    };
+    let decoder = VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8)?.graph;
+    let painting = decoder.buffer_bytes(Role::Scratch) as u64 + decoder.weight_bytes() as u64;
+    let fixed = gpt(1).weight_bytes() as u64 + painting;
+    let one = buffers(1);
+    let per_picture = buffers(2) - one;
+    let free = executor.free_memory();
+    let would_fit = free.saturating_sub(fixed + one).checked_div(per_picture).map_or(0, |more| more as usize + 1);
+    let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);
+    let needed = fixed + one + (wanted as u64 - 1) * per_picture;
+    if needed > free {
+        let hint = match would_fit {
+            0 => "use --precision bf16, a smaller --image-size or a smaller model".into(),
+            fits => format!("--batch-size {fits} would fit"),
+        };
+        return Err(Error::OutOfMemory {
+            what: format!("a batch of {wanted}"),
+            needed_bytes: needed,
+            free_bytes: free,
+            hint,
+        });
+    }
+    Ok(wanted)
+}
