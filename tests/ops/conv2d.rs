@@ -6,7 +6,7 @@
 //! Winograd's F(4, 3) sums products that are larger than the taps': the error of output i grows by
 //! √(Σ_p (A_ip |G_p| |B_p|)²) / √3 ≤ 2.7 in each dimension (|·| Euclidean, p the points; the outermost outputs have
 //! it largest), 7.1 in two. The products of a doubled map have coefficients of 1 and ½; the same sum gives
-//! below 1.9 in each dimension, 3.6 in two.
+//! √3 in each dimension, 3 in two.
 
 use smalti::graph::ops::{self, Conv2d, GROUPS, Kernel, Norm, Store};
 use smalti::graph::twin::Twin;
@@ -114,7 +114,7 @@ fn ops_twin(op: &Conv2d, twin: &mut Twin<'_>, extent: Extent) {
 fn amplification(op: &Conv2d) -> f64 {
     match op.kernel {
         Kernel::Square => 7.1,
-        Kernel::Upsample => 3.6,
+        Kernel::Upsample => 3.0,
         Kernel::Point | Kernel::Downsample => 1.0,
     }
 }
