@@ -14,6 +14,9 @@ use crate::graph::ops::{self, GROUPS};
 /// Pixels that a member takes at a time.
 const BLOCK: usize = 1024;
 
+/// Vectors of channels that are taken side by side: together a multiple of GROUPS, as the channels are.
+const VECTORS: usize = GROUPS / LANES;
+
 /// Pixels whose sums stay in f32.
 const RUN: usize = 32;
 
@@ -89,28 +92,33 @@ unsafe fn block_body<S: Simd>(out: *mut Moments, image: *const f32, pixels: Rang
         for first in pixels.clone().step_by(RUN) {
             let run = RUN.min(pixels.end - first);
             let share = S::splat(1.0 / run as f32);
-            for (c, out) in out.chunks_exact_mut(LANES).enumerate() {
-                let x = image.add(first * channels + c * LANES);
-                let mut sums = S::splat(0.0);
+            for (c, out) in out.chunks_exact_mut(GROUPS).enumerate() {
+                let x = image.add(first * channels + c * GROUPS);
+                let mut sums = [S::splat(0.0); VECTORS];
                 for p in 0..run {
-                    sums = S::add(sums, S::load(x.add(p * channels)));
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::add(*sum, S::load(x.add(p * channels + v * LANES)));
+                    }
                 }
-                let mean = S::mul(sums, share);
-                let (mut rest, mut squares) = (S::splat(0.0), S::splat(0.0));
+                let mut lanes = [[0.0f32; GROUPS]; 3];
+                let (mut rests, mut squares) = ([S::splat(0.0); VECTORS], [S::splat(0.0); VECTORS]);
                 for p in 0..run {
-                    let away = S::sub(S::load(x.add(p * channels)), mean);
-                    rest = S::add(rest, away);
-                    squares = S::fma(away, away, squares);
+                    for v in 0..VECTORS {
+                        let away = S::sub(S::load(x.add(p * channels + v * LANES)), S::mul(sums[v], share));
+                        rests[v] = S::add(rests[v], away);
+                        squares[v] = S::fma(away, away, squares[v]);
+                    }
                 }
-                let mut lanes = [[0.0f32; LANES]; 3];
-                for (lanes, v) in lanes.iter_mut().zip([mean, rest, squares]) {
-                    S::store(lanes.as_mut_ptr(), v);
+                for v in 0..VECTORS {
+                    for (lanes, x) in lanes.iter_mut().zip([S::mul(sums[v], share), rests[v], squares[v]]) {
+                        S::store(lanes.as_mut_ptr().add(v * LANES), x);
+                    }
                 }
-                let [mean, rest, squares] = lanes;
+                let [means, rests, squares] = lanes;
                 let (count, run) = ((first - pixels.start) as f64, run as f64);
                 for (i, out) in out.iter_mut().enumerate() {
-                    let rest = f64::from(rest[i]);
-                    let mean = f64::from(mean[i]) + rest / run;
+                    let rest = f64::from(rests[i]);
+                    let mean = f64::from(means[i]) + rest / run;
                     out.join(count, Moments { mean, squares: f64::from(squares[i]) - rest * rest / run }, run);
                 }
             }
