@@ -35,6 +35,10 @@ pub trait Plan: Send {
     /// Runs some of a phase's ops. Panics when `extent` exceeds the graph's or `nodes` the phase's.
     fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()>;
 
+    /// Runs a whole phase `times` times, one after the other, without coming back in between; what the ops
+    /// advance by themselves (rows, draws) drives the next time.
+    fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()>;
+
     /// Copies bytes into a buffer from byte `offset_bytes` on. Panics when they do not fit.
     fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()>;
 
@@ -45,8 +49,7 @@ pub trait Plan: Send {
 impl dyn Plan + '_ {
     /// Runs a whole phase.
     pub fn run(&mut self, phase: PhaseId, extent: Extent) -> Result<()> {
-        let nodes = 0..self.graph().nodes(phase).len();
-        self.run_nodes(phase, nodes, extent)
+        self.replay(phase, extent, 1)
     }
 
     /// Copies elements into a buffer from element `offset` on.

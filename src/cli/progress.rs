@@ -45,7 +45,7 @@ impl Display {
         }
     }
 
-    /// After every step.
+    /// Every few tokens.
     pub fn step(&mut self, progress: Progress) {
         let rate = progress.tokens_done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let Progress { images_done, images, tokens_done, tokens } = progress;

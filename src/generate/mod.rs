@@ -37,9 +37,12 @@ pub struct Progress {
     pub tokens: usize,
 }
 
+/// Tokens of each picture between two looks at the progress.
+const STEPS: usize = 16;
+
 /// Draws all `requests`, as many at once as the session has places; returns each one's codes, (N) in raster order.
 ///
-/// `progress` is called after every step; `false` stops with [`Error::Cancelled`].
+/// `progress` is called every few tokens; `false` stops with [`Error::Cancelled`].
 pub fn generate(
     session: &mut Session,
     requests: &[Request],
@@ -53,7 +56,7 @@ pub fn generate(
         while next < requests.len() && session.start(next as u64, &requests[next])? {
             next += 1;
         }
-        tokens_done += session.step()?;
+        tokens_done += session.advance(STEPS)?;
         session.finish(|finished| {
             codes[finished.ticket as usize] = finished.codes;
             images_done += 1;

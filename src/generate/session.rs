@@ -15,7 +15,7 @@ use super::Request;
 ///
 /// Picture place i owns cache slots 2i (conditional) and 2i + 1 (unconditional). The tables of rows and
 /// draws live on the device and advance there; they are written again only when a picture starts, ends,
-/// or loses its guidance. A step allocates nothing.
+/// or loses its guidance. No step allocates.
 pub struct Session {
     plan: Box<dyn Plan>,
     gpt: GptGraph,
@@ -117,19 +117,25 @@ impl Session {
         Ok(true)
     }
 
-    /// Draws one token of every picture in flight; returns how many.
-    pub fn step(&mut self) -> Result<usize> {
+    /// Draws up to `most` tokens of every picture in flight, as many as can be drawn before a picture ends or
+    /// loses its guidance; returns how many tokens that were, of all pictures together.
+    pub fn advance(&mut self, most: usize) -> Result<usize> {
         if self.stale {
             self.write_tables()?;
         }
+        let until_change = |picture: &Picture| {
+            let guided_tokens = picture.request.sampling.guided_tokens;
+            let end = if picture.token < guided_tokens { guided_tokens.min(self.tokens) } else { self.tokens };
+            end - picture.token
+        };
+        let steps = self.places.iter().flatten().map(until_change).min().unwrap_or(0).min(most);
         let extent = Extent { rows: self.rows.len(), draws: self.draws.len() };
-        self.plan.run(self.gpt.step, extent)?;
+        self.plan.replay(self.gpt.step, extent, steps)?;
         for picture in self.places.iter_mut().flatten() {
-            let was_guided = picture.request.sampling.guides(picture.token);
-            picture.token += 1;
-            self.stale |= picture.token == self.tokens || was_guided != picture.request.sampling.guides(picture.token);
+            picture.token += steps;
+            self.stale |= picture.token == self.tokens || picture.token == picture.request.sampling.guided_tokens;
         }
-        Ok(extent.draws)
+        Ok(steps * extent.draws)
     }
 
     /// Hands out the pictures that have all their tokens and frees their places.

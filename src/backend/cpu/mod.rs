@@ -35,7 +35,7 @@ use self::team::{Member, Team};
 use super::{Executor, Plan};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Extent, Graph, Op, PhaseId, WeightId};
+use crate::graph::{BufferId, Extent, Graph, Node, Op, PhaseId, WeightId};
 
 /// Runs graphs on this machine's cores.
 pub struct CpuExecutor {
@@ -201,21 +201,34 @@ struct CpuPlan {
     isa: Isa,
 }
 
+impl CpuPlan {
+    /// The team goes through the nodes `times` times.
+    fn execute(&self, nodes: &[Node], extent: Extent, times: usize) {
+        let max = self.graph.max();
+        assert!(extent.rows <= max.rows && extent.draws <= max.draws, "{extent:?} exceeds the plan's {max:?}");
+        self.team.run(|member| {
+            let context = Context { arena: &self.arena, member, isa: self.isa, extent };
+            for _ in 0..times {
+                for node in nodes {
+                    context.run(&node.op);
+                }
+            }
+        });
+    }
+}
+
 impl Plan for CpuPlan {
     fn graph(&self) -> &Graph {
         &self.graph
     }
 
     fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()> {
-        let max = self.graph.max();
-        assert!(extent.rows <= max.rows && extent.draws <= max.draws, "{extent:?} exceeds the plan's {max:?}");
-        let nodes = &self.graph.nodes(phase)[nodes];
-        self.team.run(|member| {
-            let context = Context { arena: &self.arena, member, isa: self.isa, extent };
-            for node in nodes {
-                context.run(&node.op);
-            }
-        });
+        self.execute(&self.graph.nodes(phase)[nodes], extent, 1);
+        Ok(())
+    }
+
+    fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()> {
+        self.execute(self.graph.nodes(phase), extent, times);
         Ok(())
     }
 

@@ -1,0 +1,126 @@
+"""Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
+
+The encoder learns from the GPT's loss alone. Captions are left-padded before the GPT, as LlamaGen's are; padding is
+cut to `caption_tokens` in training, which changes nothing: no position sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data import Draws, Pool
+from .generate import generate
+from .gpt import Transformer
+from .png import grid
+from .presets import Preset
+from .scenes import Scenes, captions
+from .stage import Limit, Stage, adamw
+from .t5 import T5Config, T5Encoder, left_pad
+from .tokenizer import encode as encode_text
+from .tokenizer import save_tokenizer, train_tokenizer
+from .train_c2i import decode, encoder, load_gpt
+from .train_vq import load_vq
+from .vq import VQModel
+from .world import World
+
+PROMPTS = (
+    "a red sailboat left of a yellow moon at night",
+    "a yellow sun above a green tree on green hills",
+    "a blue fish",
+    "an orange cat on a plain blue background",
+    "a white snowman right of a green fir tree in the snow",
+    "a purple butterfly over a pink flower in a meadow",
+    "a red rocket in a starry night",
+    "a small brown bird at sunset",
+)
+
+
+def open_tokenizer(world: World, out: Path) -> Tokenizer:
+    """The run's tokenizer; the first process makes it."""
+    path = out / "t5" / "tokenizer.json"
+    if world.main and not path.exists():
+        save_tokenizer(path.parent, train_tokenizer(world.seed))
+    world.agree(0.0)
+    return Tokenizer.from_file(str(path))
+
+
+def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int) -> None:
+    """`number` is 1 or 2."""
+    name = f"t2i-{number}"
+    recipe, px = preset.recipes[name], preset.pixels[number - 1]
+    tokenizer = open_tokenizer(world, out)
+    config = replace(preset.t2i, block_size=preset.latent(number - 1) ** 2)
+    t5_config = replace(preset.t5, vocab_size=tokenizer.get_vocab_size())
+    vq = load_vq(out / "vq.pt", world.device)
+    model, t5 = Transformer(config).to(world.device), T5Encoder(t5_config).to(world.device)
+    if number == 2:
+        before = torch.load(out / "t2i-1.pt", map_location="cpu", weights_only=True)
+        model.load_state_dict(before["ema"])
+        t5.load_state_dict(before["t5_ema"])
+    stage = Stage(
+        name, world, out, limit, recipe, {"gpt": model, "t5": t5}, {"optimizer": adamw(recipe, model, t5)}, ("gpt", "t5"),
+        {"config": asdict(config), "t5_config": asdict(t5_config), "image_size": px},
+    )  # fmt: skip
+    encode = encoder(world, vq, px)
+
+    def make(scenes: Scenes) -> tuple[Tensor, ...]:
+        ids, _ = encode_text(tokenizer, captions(scenes))
+        ids = F.pad(ids, (0, preset.caption_tokens - ids.shape[1]))
+        return encode(scenes), ids.short().to(world.device)
+
+    # Four chunks of one or two things to one of a dominating thing.
+    draws = Draws(
+        world, world.seed + 0x721 + number, ("text", "text", "class", "text", "text"), recipe.chunk, stage.drawn
+    )
+    pool = Pool(draws, make, recipe, capacity=256)
+    n = world.local(recipe.batch)
+
+    def step() -> dict[str, Tensor]:
+        codes, ids = pool.batch(n)
+        with world.autocast():
+            features, mask = caption_features(t5, ids.long())
+            loss = model(codes.long(), features, mask)
+        stage.update("optimizer", loss, "gpt", "t5")
+        return {"loss": loss}
+
+    def samples() -> Tensor:
+        texts = [p for p in PROMPTS for _ in range(2)]
+        return grid(sample_texts(stage.ema["gpt"], stage.ema["t5"], tokenizer, vq, texts, preset.grid_cfg["t2i"]), 4)
+
+    stage.run(step, samples, n * world.size, draws)
+
+
+def caption_features(t5: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Right-padded tokens (B, L) to left-padded features (B, L, d_model) and their mask."""
+    mask = ids != 0
+    return left_pad(t5(ids, mask), mask.long())
+
+
+@torch.no_grad()
+def sample_texts(
+    model: Transformer,
+    t5: T5Encoder,
+    tokenizer: Tokenizer,
+    vq: VQModel,
+    texts: list[str],
+    cfg_scale: float,
+    **options: object,
+) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 of the captions."""
+    ids, _ = encode_text(tokenizer, texts)
+    features, mask = caption_features(t5, ids.to(next(t5.parameters()).device))
+    return decode(vq, generate(model, features, mask, cfg_scale=cfg_scale, **options))
+
+
+def load_t2i(path: Path, device: torch.device) -> tuple[Transformer, T5Encoder]:
+    """A stage's EMA models."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    t5 = T5Encoder(T5Config(**state["t5_config"]))
+    t5.load_state_dict(state["t5_ema"])
+    return load_gpt(path, device), t5.to(device).eval()
