@@ -147,6 +147,9 @@ impl WeightCache {
                 WeightData::filled(*len, |to| arrange(&values, to))
             }
         });
+        if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {
+            tensor.release();
+        }
         loaded().insert(key, Arc::downgrade(&data));
         Ok(data)
     }
