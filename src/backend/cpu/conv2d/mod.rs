@@ -83,7 +83,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let blocks = height.div_ceil(block.0) * across;
     let panels = op.channels_out.div_ceil(panels::WIDTH);
     // Cut the channels too where there are fewer blocks than keep everybody busy to the end.
-    let wanted = (4 * cx.member.team_size()).div_ceil(blocks * cx.extent.rows);
+    let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
     let groups = panels.div_ceil(group);
     cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {
