@@ -3,6 +3,7 @@
 //! Sees the crate's public face alone. Results go to standard output, everything else to standard error;
 //! exit code 0 is success, 1 failure, 2 wrong use.
 
+mod bench;
 mod device;
 mod generate;
 mod output;
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(generate::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the program; what `main` returns.
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 
