@@ -14,7 +14,8 @@ pub fn exp(x: f32) -> f32 {
     // Round x / ln 2 to the nearest integer by adding and subtracting 1.5 * 2^23.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.0);
-    let n = clamped.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let rounded = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, clamped));
     // Taylor coefficients 1/k! up to r^7; |r| ≤ ln 2 / 2.
     let p = 1.984_127e-4f32
@@ -25,7 +26,8 @@ pub fn exp(x: f32) -> f32 {
         .mul_add(r, 0.5)
         .mul_add(r, 1.0)
         .mul_add(r, 1.0);
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // The low bits of `rounded` are n: a conversion to an integer would not vectorize.
+    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.3 { 0.0 } else { p * power }
 }
 

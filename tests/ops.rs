@@ -8,17 +8,29 @@ mod common;
 
 #[path = "ops/attention.rs"]
 mod attention;
+#[path = "ops/codebook_lookup.rs"]
+mod codebook_lookup;
+#[path = "ops/conv2d.rs"]
+mod conv2d;
 #[path = "ops/embed.rs"]
 mod embed;
+#[path = "ops/group_norm_stats.rs"]
+mod group_norm_stats;
 #[path = "ops/harness.rs"]
 mod harness;
 #[path = "ops/linear_residual.rs"]
 mod linear_residual;
+#[path = "ops/nearest_code.rs"]
+mod nearest_code;
 #[path = "ops/norm_logits.rs"]
 mod norm_logits;
 #[path = "ops/norm_qkv_rope.rs"]
 mod norm_qkv_rope;
 #[path = "ops/norm_swiglu.rs"]
 mod norm_swiglu;
+#[path = "ops/pixels_to_input.rs"]
+mod pixels_to_input;
 #[path = "ops/sample.rs"]
 mod sample;
+#[path = "ops/spatial_attention.rs"]
+mod spatial_attention;

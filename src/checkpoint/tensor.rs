@@ -151,6 +151,19 @@ impl Tensor {
         self.byte_range().map(|range| (self.bytes.clone(), range))
     }
 
+    /// Gives the memory of a mapped tensor back to the system; its bytes come again from the file when they
+    /// are read. For weights that now live in another form, so that they are not in memory twice.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.byte_range()) {
+            // SAFETY: the map is of a file and is only read, so dropped pages come back as they were.
+            let advised =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Only advice: where the system declines, the pages stay until it wants them back.
+            advised.ok();
+        }
+    }
+
     fn byte_range(&self) -> Option<Range<usize>> {
         if self.is_empty() {
             return Some(0..0);

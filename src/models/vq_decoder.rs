@@ -79,3 +79,65 @@ fn lookup(blocks: &mut Blocks, config: &VqConfig, codes: BufferId, z: Map) {
     };
     blocks.push("post_quant_conv", op);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::graph::{Extent, Load};
+    use crate::models::{VqEncoder, latent_size};
+
+    fn vq_16() -> VqConfig {
+        VqConfig {
+            codebook_size: 16384,
+            codebook_embed_dim: 8,
+            z_channels: 256,
+            ch: 128,
+            decoder_ch_mult: vec![1, 1, 2, 2, 4],
+            encoder_ch_mult: None,
+            num_res_blocks: 2,
+        }
+    }
+
+    #[test]
+    fn vq_16_is_as_large_as_it_should_be() {
+        let decoder = VqDecoder::build(&vq_16(), (16, 16), 1, Pixels::U8).expect("it can be built");
+        assert_eq!(decoder.image_size, (256, 256));
+        let convolutions = decoder.graph.nodes(decoder.decode).iter().filter(|node| node.op.name() == "conv2d").count();
+        // 59 convolutions, of which post_quant_conv is part of the lookup.
+        assert_eq!(convolutions, 58);
+        let load = Load { extent: Extent { rows: 1, draws: 0 }, keys: 0 };
+        let gflop = decoder.graph.cost(decoder.decode, &load).flops as f64 * 1e-9;
+        assert_eq!(gflop.round(), 253.0);
+        // Two maps of 256 x 256 x 128 and little else.
+        let pair = 2 * 256 * 256 * 128 * 4;
+        let scratch = decoder.graph.buffer_bytes(Role::Scratch);
+        assert!(scratch < pair + pair / 5, "{scratch} bytes of activations");
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_told() {
+        let config = vq_16();
+        assert_eq!(latent_size(&config, (256, 512)).expect("it fits"), (16, 32));
+        for size in [(250, 256), (256, 8), (0, 256)] {
+            let error = latent_size(&config, size).expect_err("it does not fit");
+            assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        }
+        let hint = latent_size(&config, (250, 8)).expect_err("it does not fit");
+        assert_eq!(hint.hint(), Some("the next larger size that fits is 256 x 16"));
+    }
+
+    #[test]
+    fn a_checkpoint_without_encoder_cannot_encode() {
+        let error = VqEncoder::build(&vq_16(), (256, 256), 1, Pixels::U8).expect_err("no encoder");
+        assert!(error.to_string().contains("encoder"), "{error}");
+    }
+
+    #[test]
+    fn widths_must_fit_the_groups() {
+        let config = VqConfig { ch: 24, ..vq_16() };
+        let error = VqDecoder::build(&config, (16, 16), 1, Pixels::U8).expect_err("24 is no multiple of 32");
+        assert!(error.to_string().contains("24"), "{error}");
+    }
+}

@@ -1,8 +1,8 @@
 //! Matches `graph::ops::group_norm_stats`.
 //!
-//! A few pixels at a time: their mean per channel, then the squares around that mean, both in f32 and
-//! short; everything is joined in f64 by Chan's formula. So a large mean costs the variance nothing, and the
-//! order depends on the image's size alone.
+//! A few pixels at a time: their mean per channel, then what is left around it and its squares, in f32 and
+//! short; what is left corrects both, and all is joined in f64 by Chan's formula. So a large mean costs the
+//! variance nothing, and the order depends on the image's size alone.
 
 use std::ops::Range;
 
@@ -13,6 +13,9 @@ use crate::graph::ops::{self, GROUPS};
 
 /// Pixels that a member takes at a time.
 const BLOCK: usize = 1024;
+
+/// Vectors of channels that are taken side by side: together a multiple of GROUPS, as the channels are.
+const VECTORS: usize = GROUPS / LANES;
 
 /// Pixels whose sums stay in f32.
 const RUN: usize = 32;
@@ -89,23 +92,34 @@ unsafe fn block_body<S: Simd>(out: *mut Moments, image: *const f32, pixels: Rang
         for first in pixels.clone().step_by(RUN) {
             let run = RUN.min(pixels.end - first);
             let share = S::splat(1.0 / run as f32);
-            for (c, out) in out.chunks_exact_mut(LANES).enumerate() {
-                let x = |p: usize| S::load(image.add((first + p) * channels + c * LANES));
-                let (mut sums, mut squares) = (S::splat(0.0), S::splat(0.0));
+            for (c, out) in out.chunks_exact_mut(GROUPS).enumerate() {
+                let x = image.add(first * channels + c * GROUPS);
+                let mut sums = [S::splat(0.0); VECTORS];
                 for p in 0..run {
-                    sums = S::add(sums, x(p));
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::add(*sum, S::load(x.add(p * channels + v * LANES)));
+                    }
                 }
-                let mean = S::mul(sums, share);
+                let mut lanes = [[0.0f32; GROUPS]; 3];
+                let (mut rests, mut squares) = ([S::splat(0.0); VECTORS], [S::splat(0.0); VECTORS]);
                 for p in 0..run {
-                    let away = S::sub(x(p), mean);
-                    squares = S::fma(away, away, squares);
+                    for v in 0..VECTORS {
+                        let away = S::sub(S::load(x.add(p * channels + v * LANES)), S::mul(sums[v], share));
+                        rests[v] = S::add(rests[v], away);
+                        squares[v] = S::fma(away, away, squares[v]);
+                    }
                 }
-                let (mut means, mut sums) = ([0.0f32; LANES], [0.0f32; LANES]);
-                S::store(means.as_mut_ptr(), mean);
-                S::store(sums.as_mut_ptr(), squares);
-                let count = (first - pixels.start) as f64;
-                for (out, (mean, squares)) in out.iter_mut().zip(means.into_iter().zip(sums)) {
-                    out.join(count, Moments { mean: f64::from(mean), squares: f64::from(squares) }, run as f64);
+                for v in 0..VECTORS {
+                    for (lanes, x) in lanes.iter_mut().zip([S::mul(sums[v], share), rests[v], squares[v]]) {
+                        S::store(lanes.as_mut_ptr().add(v * LANES), x);
+                    }
+                }
+                let [means, rests, squares] = lanes;
+                let (count, run) = ((first - pixels.start) as f64, run as f64);
+                for (i, out) in out.iter_mut().enumerate() {
+                    let rest = f64::from(rests[i]);
+                    let mean = f64::from(means[i]) + rest / run;
+                    out.join(count, Moments { mean, squares: f64::from(squares[i]) - rest * rest / run }, run);
                 }
             }
         }

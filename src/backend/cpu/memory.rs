@@ -69,6 +69,13 @@ impl WeightData {
         Self { elem, place: Place::Own(buffer), len: values.len() }
     }
 
+    /// An f32 weight of `len` elements that `fill` writes; zero where it does not.
+    fn filled(len: usize, fill: impl FnOnce(&mut [f32])) -> Self {
+        let mut buffer = Buffer::new(len * size_of::<f32>());
+        fill(bytemuck::cast_slice_mut(buffer.bytes_mut()));
+        Self { elem: Elem::F32, place: Place::Own(buffer), len }
+    }
+
     pub fn elem(&self) -> Elem {
         self.elem
     }
@@ -101,17 +108,21 @@ struct Key {
     arrangement: &'static str,
 }
 
-/// Another order of a weight's values than the checkpoint's.
+/// Another order of a weight's values than the checkpoint's, or values computed from them.
 pub struct Arrangement {
     /// Tells the orders of one weight apart.
     name: &'static str,
-    /// From f32 values in the checkpoint's order to what the op reads.
-    arrange: Box<dyn Fn(Vec<f32>) -> Vec<f32> + Send + Sync>,
+    /// Elements of the result.
+    len: usize,
+    arrange: Box<Arrange>,
 }
 
+/// From f32 values in the checkpoint's order to what the op reads, zero before.
+type Arrange = dyn Fn(&[f32], &mut [f32]) + Send + Sync;
+
 impl Arrangement {
-    pub fn new(name: &'static str, arrange: impl Fn(Vec<f32>) -> Vec<f32> + Send + Sync + 'static) -> Self {
-        Self { name, arrange: Box::new(arrange) }
+    pub fn new(name: &'static str, len: usize, arrange: impl Fn(&[f32], &mut [f32]) + Send + Sync + 'static) -> Self {
+        Self { name, len, arrange: Box::new(arrange) }
     }
 }
 
@@ -131,8 +142,14 @@ impl WeightCache {
         }
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight)?,
-            Some(Arrangement { arrange, .. }) => WeightData::owned(Elem::F32, &arrange(values(checkpoint, weight)?)),
+            Some(Arrangement { len, arrange, .. }) => {
+                let values = values(checkpoint, weight)?;
+                WeightData::filled(*len, |to| arrange(&values, to))
+            }
         });
+        if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {
+            tensor.release();
+        }
         loaded().insert(key, Arc::downgrade(&data));
         Ok(data)
     }

@@ -11,7 +11,8 @@ const TOGETHER: usize = 8;
 /// The codebook in panels of codes.
 pub(super) fn arrangement(op: &ops::NearestCode) -> (WeightId, Arrangement) {
     let (v, e) = (op.codebook_size, op.codebook_embed_dim);
-    (op.codebook, Arrangement::new("panels", move |codebook| panels::pack(&codebook, v, e, 1)))
+    let pack = move |codebook: &[f32], packed: &mut [f32]| panels::pack(codebook, v, e, 1, packed);
+    (op.codebook, Arrangement::new("panels", panels::packed_len(v, e, 1), pack))
 }
 
 pub(super) fn run(op: &ops::NearestCode, cx: &Context<'_>) {

@@ -11,16 +11,19 @@ pub const WIDTH: usize = 32;
 /// So many k at a time: their part of a panel (16 KB) stays in the first-level cache while rows pass by.
 pub const DEPTH: usize = 128;
 
-/// (N, C, taps) to (panel, tap, C, WIDTH); channels beyond N are zero.
-pub fn pack(oihw: &[f32], n: usize, c: usize, taps: usize) -> Vec<f32> {
-    let mut packed = vec![0.0; n.div_ceil(WIDTH) * taps * c * WIDTH];
+/// Elements of `n` output channels packed.
+pub fn packed_len(n: usize, c: usize, taps: usize) -> usize {
+    n.div_ceil(WIDTH) * taps * c * WIDTH
+}
+
+/// (N, C, taps) to (panel, tap, C, WIDTH); channels beyond N stay zero.
+pub fn pack(oihw: &[f32], n: usize, c: usize, taps: usize, packed: &mut [f32]) {
     for (at, row) in packed.chunks_exact_mut(WIDTH).enumerate() {
         let (panel, tap, channel) = (at / c / taps, at / c % taps, at % c);
         for (out, n) in row.iter_mut().zip(panel * WIDTH..n) {
             *out = oihw[(n * c + channel) * taps + tap];
         }
     }
-    packed
 }
 
 /// A matrix in memory, to be read row by row.

@@ -31,9 +31,9 @@ enum Method {
 
 impl Method {
     fn of(op: &Conv2d) -> Self {
-        // Transformed weights are 4 (25/9) times as many. Above this size that costs more memory than it
-        // saves time: such layers work on the smallest maps.
-        const MOST: usize = 256 * 512;
+        // Transformed weights are 4 (25/9) times as many: 127 MB more for VQ-16's decoder. Above this size that
+        // would cost much memory and save little time: such layers work on the smallest maps.
+        const MOST: usize = 256 * 256;
         let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
         match op.kernel {
             Kernel::Square if fits && op.channels_in * op.channels_out <= MOST => Self::WinogradSquare,
@@ -47,13 +47,16 @@ impl Method {
 pub(super) fn arrangement(op: &Conv2d) -> (WeightId, Arrangement) {
     let (c, n) = (op.channels_in, op.channels_out);
     let taps = op.kernel.side() * op.kernel.side();
+    let len = |positions| panels::packed_len(n, c, positions);
     let arrangement = match Method::of(op) {
-        Method::Direct => Arrangement::new("panels", move |oihw| panels::pack(&oihw, n, c, taps)),
-        Method::WinogradSquare => {
-            Arrangement::new("winograd_square", move |oihw| winograd::transform_weight::<_, 6, 6>(Square, &oihw, n, c))
+        Method::Direct => {
+            Arrangement::new("panels", len(taps), move |oihw, packed| panels::pack(oihw, n, c, taps, packed))
         }
-        Method::WinogradDoubled => Arrangement::new("winograd_doubled", move |oihw| {
-            winograd::transform_weight::<_, 4, 5>(Doubled, &oihw, n, c)
+        Method::WinogradSquare => Arrangement::new("winograd_square", len(36), move |oihw, packed| {
+            winograd::transform_weight::<_, 6, 6>(Square, oihw, c, packed);
+        }),
+        Method::WinogradDoubled => Arrangement::new("winograd_doubled", len(25), move |oihw, packed| {
+            winograd::transform_weight::<_, 4, 5>(Doubled, oihw, c, packed);
         }),
     };
     (op.weight, arrangement)
@@ -80,7 +83,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let blocks = height.div_ceil(block.0) * across;
     let panels = op.channels_out.div_ceil(panels::WIDTH);
     // Cut the channels too where there are fewer blocks than keep everybody busy to the end.
-    let wanted = (4 * cx.member.team_size()).div_ceil(blocks * cx.extent.rows);
+    let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
     let groups = panels.div_ceil(group);
     cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {

@@ -60,11 +60,10 @@ impl Sink {
                 if let Some(residual) = self.residual {
                     y = S::add(y, S::load(residual.add(at)));
                 }
-                if let Out::F32(out) = self.out {
-                    S::store(out.add(at), y);
-                    return;
+                match self.out {
+                    Out::F32(out) => S::store(out.add(at), y),
+                    Out::Rgb8(out) => put_bytes::<S>(out.add(at), y, count),
                 }
-                self.put_bytes::<S>(at, y, count);
             } else {
                 let mut y = S::add(sums, S::load_partial(self.bias.add(n), count));
                 if let Some(residual) = self.residual {
@@ -72,22 +71,22 @@ impl Sink {
                 }
                 match self.out {
                     Out::F32(out) => S::store_partial(out.add(at), y, count),
-                    Out::Rgb8(_) => self.put_bytes::<S>(at, y, count),
+                    Out::Rgb8(out) => put_bytes::<S>(out.add(at), y, count),
                 }
             }
         }
     }
+}
 
-    #[inline(always)]
-    unsafe fn put_bytes<S: Simd>(&self, at: usize, y: S::V, count: usize) {
-        let Out::Rgb8(out) = self.out else { return };
-        let mut lanes = [0.0; LANES];
-        // SAFETY: as `put`.
-        unsafe {
-            S::store(lanes.as_mut_ptr(), y);
-            for (i, y) in lanes[..count].iter().enumerate() {
-                *out.add(at + i) = (127.5 * y + 128.0).clamp(0.0, 255.0) as u8;
-            }
+/// The first `count` lanes as bytes.
+#[inline(always)]
+unsafe fn put_bytes<S: Simd>(out: *mut u8, y: S::V, count: usize) {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: as `Sink::put`.
+    unsafe {
+        S::store(lanes.as_mut_ptr(), y);
+        for (i, y) in lanes[..count].iter().enumerate() {
+            *out.add(i) = (127.5 * y + 128.0).clamp(0.0, 255.0) as u8;
         }
     }
 }
