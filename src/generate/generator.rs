@@ -72,9 +72,9 @@ impl Generator {
         self.session.places()
     }
 
-    /// The transformer's session, for callers that schedule pictures themselves.
-    pub fn session(&mut self) -> &mut Session {
-        &mut self.session
+    /// The two halves, for callers that schedule pictures themselves.
+    pub fn parts(&mut self) -> (&mut Session, &mut Painter) {
+        (&mut self.session, &mut self.painter)
     }
 
     /// Draws the codes of all requests; see [`super::generate`].
@@ -118,7 +118,7 @@ fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (
     let free = executor.free_memory();
     let would_fit = free.saturating_sub(fixed + one).checked_div(per_picture).map_or(0, |more| more as usize + 1);
     let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);
-    let needed = fixed + one + (wanted as u64 - 1) * per_picture;
+    let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(fixed + one);
     if needed > free {
         let hint = match would_fit {
             0 => "use --precision bf16, a smaller --image-size or a smaller model".into(),
