@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     dtype: Option<DType>,
     /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     n_head: Option<usize>,
     /// Which weights of a checkpoint that has two sets
     #[arg(long, value_enum, default_value_t)]

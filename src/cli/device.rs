@@ -19,7 +19,14 @@ pub struct DeviceArgs {
     #[arg(long, default_value = "auto", env = "SMALTI_DEVICE")]
     pub device: Device,
     /// CPU threads; one per core by default
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", env = "SMALTI_THREADS")]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "N",
+        env = "SMALTI_THREADS",
+        allow_negative_numbers = true
+    )]
     pub threads: usize,
 }
 

@@ -35,16 +35,16 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     weights: WeightsChoice,
     /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     n_head: Option<usize>,
     /// Class numbers or names, separated by commas; LlamaGen's eight sample classes by default
-    #[arg(long = "class", value_name = "CLASSES")]
+    #[arg(long = "class", value_name = "CLASSES", allow_negative_numbers = true)]
     classes: Option<String>,
     /// Pictures per class
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     count: usize,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: Option<usize>,
     #[command(flatten)]
     options: GenerationOptions,
@@ -54,10 +54,10 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Pictures at once; by default as many as memory holds
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch_size: Option<usize>,
     /// Number of the first picture; with the seed, a picture's number decides its noise
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", allow_negative_numbers = true)]
     first_image: u64,
     /// A PNG with all pictures in a grid, or a folder for one PNG each (a slash at the end makes it)
     #[arg(short, long, default_value = "sample_c2i.png", value_name = "PATH")]

@@ -28,25 +28,25 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384 (GPT) or 256 (VQ)
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: Option<usize>,
     /// Pixels per code along a side, for a GPT: its VQ model's down-sampling
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     downsample_size: usize,
     /// Pictures at once
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     batch_size: usize,
     /// What the transformer's weights and cache are held as
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
     /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     n_head: Option<usize>,
     /// Which weights of a checkpoint that has two sets
     #[arg(long, value_enum, default_value_t)]
     weights: WeightsChoice,
     /// The memory's read bandwidth, for the floor
-    #[arg(long, value_name = "GB/S")]
+    #[arg(long, value_name = "GB/S", allow_negative_numbers = true)]
     bandwidth: Option<f64>,
     /// List every tensor
     #[arg(long)]

@@ -30,7 +30,8 @@ impl Output {
         if path.is_dir() {
             writable(path)?;
         } else if ends_with_slash {
-            let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+            // Without the slash: a file is there only by its own name.
+            let there = path.components().as_path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
             check_folder("output", path, there)?;
         } else {
             check_file("output", path)?;
@@ -88,9 +89,6 @@ pub fn check_file(option: &'static str, path: &Path) -> Result<()> {
         // A device or a pipe is written to as it is.
         Ok(found) if !found.is_file() => return Ok(()),
         _ => {}
-    }
-    if path.file_name().is_none() {
-        return Err(wrong_option(option, format!("`{}`", path.display()), "the name of a file", ""));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     check_folder(option, path, folder)

@@ -15,7 +15,7 @@ pub struct PictureArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Cut each picture's middle square and scale it to this side, as LlamaGen does
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: Option<usize>,
 }
 
