@@ -26,9 +26,9 @@ use crate::backend::cpu::simd::Isa;
 use crate::image::MAX_SIDE;
 use crate::{Error, Result};
 
-/// Makes images with LlamaGen on a CPU.
+/// Make images with LlamaGen: a transformer draws codes, a VQ decoder paints them
 #[derive(Parser)]
-#[command(name = "smalti", version = VERSION.as_str(), about, max_term_width = 100)]
+#[command(name = "smalti", version = VERSION.as_str(), max_term_width = 100)]
 #[command(after_help = "Every command explains itself: smalti generate --help")]
 struct Cli {
     #[command(subcommand)]
