@@ -25,6 +25,7 @@
 //! | P | latent side: N = P * P for a square picture |
 
 pub mod backend;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

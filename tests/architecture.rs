@@ -16,6 +16,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("graph", &["math"]),
     ("models", &["config", "error", "graph"]),
     ("backend", &["checkpoint", "error", "graph", "math"]),
+    ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models"]),
 ];
 

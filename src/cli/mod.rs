@@ -3,6 +3,7 @@
 //! Sees the crate's public face alone. Results go to standard output, everything else to standard error;
 //! exit code 0 is success, 1 failure, 2 wrong use.
 
+mod bench;
 mod convert;
 mod decode;
 mod device;
@@ -43,6 +44,7 @@ enum Command {
     Reconstruct(reconstruct::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the program; what `main` returns.
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<()> {
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::config::VqConfig;
-use crate::graph::{Extent, Graph};
+use crate::graph::{Cost, Extent, Graph, Load};
 use crate::image::Rgb8;
 use crate::models::{Pixels, VqDecoder, VqEncoder};
 use crate::{Error, Result};
@@ -47,6 +47,11 @@ impl Painter {
     /// The graph that runs.
     pub fn graph(&self) -> &Graph {
         &self.decoder.graph
+    }
+
+    /// Bytes and FLOPs of painting one picture.
+    pub fn cost(&self, load: &Load) -> Cost {
+        self.decoder.graph.cost(self.decoder.decode, load)
     }
 
     /// Paints one picture from its codes, in raster order. Errors when there are not as many as the picture

@@ -72,18 +72,33 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
     let Head { out, q, scores, keys, head_dim, scale, prefix } = head;
     // SAFETY: k and v hold `keys` rows of head_dim, q and out one, scores room for all keys.
     unsafe {
-        let mut max = f32::NEG_INFINITY;
-        for j in 0..keys {
-            let mut score = dot::<S, T>(q, k.add(j * head_dim), head_dim) * scale;
-            if j == 0 {
-                score += prefix;
+        let mut j = 0;
+        while j + 4 <= keys {
+            let mut sums = [S::splat(0.0); 4];
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = products::<S, T>(q, k.add((j + i) * head_dim), head_dim);
             }
-            *scores.add(j) = score;
-            max = if score > max { score } else { max };
+            for (i, sum) in S::reduce_add_4(sums).into_iter().enumerate() {
+                *scores.add(j + i) = sum * scale;
+            }
+            j += 4;
         }
+        for j in j..keys {
+            *scores.add(j) = S::reduce_add(products::<S, T>(q, k.add(j * head_dim), head_dim)) * scale;
+        }
+        *scores += prefix;
         let scores = std::slice::from_raw_parts_mut(scores, keys.next_multiple_of(LANES));
-        for (j, score) in scores.iter_mut().enumerate() {
-            *score = if j < keys { math::exp(*score - max) } else { 0.0 };
+        // What fills the last vector weighs nothing.
+        scores[keys..].fill(f32::NEG_INFINITY);
+        let mut max = S::load(scores.as_ptr());
+        for at in (LANES..scores.len()).step_by(LANES) {
+            max = S::max(max, S::load(scores.as_ptr().add(at)));
+        }
+        let mut lanes = [0.0; LANES];
+        S::store(lanes.as_mut_ptr(), max);
+        let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        for score in scores.iter_mut() {
+            *score = math::exp(*score - max);
         }
         let mut sums = S::splat(0.0);
         for at in (0..keys).step_by(LANES) {
@@ -136,9 +151,9 @@ unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
     }
 }
 
-/// Σ_c q[c] * k[c] in the order of `product`.
+/// The sixteen partial sums of Σ_c q[c] * k[c], in the order of `product`.
 #[inline(always)]
-unsafe fn dot<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) -> f32 {
+unsafe fn products<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) -> S::V {
     let whole = head_dim / LANES * LANES;
     // SAFETY: both hold head_dim elements.
     unsafe {
@@ -150,6 +165,6 @@ unsafe fn dot<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) 
             let rest = head_dim - whole;
             sum = S::fma(S::load_partial(q.add(whole), rest), T::load_partial::<S>(k.add(whole), rest), sum);
         }
-        S::reduce_add(sum)
+        sum
     }
 }

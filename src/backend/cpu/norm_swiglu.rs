@@ -1,6 +1,6 @@
 //! Matches `graph::ops::norm_swiglu`.
 
-use super::product::{self, CHUNK, Epilogue, Product, TILE};
+use super::product::{self, Epilogue, Product, TILE};
 use super::simd::{Element, Isa};
 use super::{Context, Scratch};
 use crate::graph::{Elem, Graph, ops};
@@ -15,7 +15,7 @@ pub(super) fn run(op: &ops::NormSwiglu, cx: &Context<'_>) {
     let (w1, w3) = (cx.weight(op.w1), cx.weight(op.w3));
     let out = Gate { out: cx.buffer(op.out), width: op.hidden_dim };
     let (depth, rows) = (op.dim, cx.extent.rows);
-    cx.member.deal(op.hidden_dim, CHUNK, |range| {
+    cx.member.deal(op.hidden_dim, product::chunk(op.hidden_dim, cx.member.team_size()), |range| {
         // SAFETY: w1 and w3 are (hidden_dim, dim), the scratch (R, dim), `out` (R, hidden_dim) by the graph.
         unsafe {
             match w1.elem() {

@@ -67,26 +67,39 @@ kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
 #[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {
     let (mut best, mut code) = (f32::NEG_INFINITY, NO_CODE);
-    for (block, z) in z.chunks(LANES).enumerate() {
-        if !z.iter().any(|&z| z >= keep) {
-            continue;
-        }
-        let mut noise = [0f32; LANES];
-        if draw.greedy == 0 {
-            let image = [draw.image as u32, (draw.image >> 32) as u32];
-            let mut bits = [0u32; LANES];
-            for (i, bits) in bits.chunks_exact_mut(4).enumerate() {
-                let counter = (block * LANES / 4 + i) as u32;
-                bits.copy_from_slice(&philox([counter, draw.token, image[0], image[1]], draw.seed));
+    // Noise is made for sixteen kept codes at a time, in ascending order.
+    let mut codes = [0u32; LANES];
+    let mut count = 0;
+    let mut flush = |codes: &[u32; LANES], count: usize| {
+        let noise = if draw.greedy == 1 { [0.0; LANES] } else { noise_of(codes, draw) };
+        for (&v, noise) in codes.iter().zip(noise).take(count) {
+            let score = z[v as usize] + noise;
+            if score > best {
+                (best, code) = (score, v);
             }
-            noise = bits.map(gumbel_of);
         }
-        for (i, (&z, noise)) in z.iter().zip(noise).enumerate() {
-            let score = z + noise;
-            if z >= keep && score > best {
-                (best, code) = (score, (block * LANES + i) as u32);
-            }
+    };
+    for (v, &z) in z.iter().enumerate() {
+        codes[count] = v as u32;
+        count += usize::from(z >= keep);
+        if count == LANES {
+            flush(&codes, count);
+            count = 0;
         }
     }
+    flush(&codes, count);
     code
+}
+
+/// `gumbel` of sixteen codes, written so that it vectorizes.
+#[inline(always)]
+fn noise_of(codes: &[u32; LANES], draw: &Draw) -> [f32; LANES] {
+    let image = [draw.image as u32, (draw.image >> 32) as u32];
+    let mut bits = [0u32; LANES];
+    for (bits, code) in bits.iter_mut().zip(codes) {
+        let words = philox([code / 4, draw.token, image[0], image[1]], draw.seed);
+        let (low, high) = if code % 2 == 0 { (words[0], words[2]) } else { (words[1], words[3]) };
+        *bits = if code % 4 < 2 { low } else { high };
+    }
+    bits.map(gumbel_of)
 }

@@ -90,4 +90,24 @@ impl Simd for Avx512 {
             super::avx2::reduce_add_8(eight)
         }
     }
+
+    #[inline(always)]
+    unsafe fn reduce_add_4([a, b, c, d]: [Self::V; 4]) -> [f32; 4] {
+        // Quarters of 4 lanes; each level adds what `reduce_add` adds, for two or four vectors in one.
+        unsafe {
+            let fold = |a, b| {
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+            };
+            let (ab, cd) = (fold(a, b), fold(c, d));
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd);
+            let four = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
+            let two = _mm512_add_ps(four, _mm512_permute_ps::<0b01_00_11_10>(four));
+            let one = _mm512_add_ps(two, _mm512_permute_ps::<0b10_11_00_01>(two));
+            let first_of_quarters = _mm512_maskz_compress_ps(0b0001_0001_0001_0001, one);
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(first_of_quarters));
+            sums
+        }
+    }
 }

@@ -87,6 +87,12 @@ pub trait Simd: Copy {
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all lanes: lane i + lane i + 8, then + 4, + 2, + 1.
     unsafe fn reduce_add(v: Self::V) -> f32;
+    /// [`Simd::reduce_add`] of four vectors, the same bits.
+    #[inline(always)]
+    unsafe fn reduce_add_4(v: [Self::V; 4]) -> [f32; 4] {
+        let [a, b, c, d] = v;
+        unsafe { [Self::reduce_add(a), Self::reduce_add(b), Self::reduce_add(c), Self::reduce_add(d)] }
+    }
 }
 
 /// Rows of f32 or bf16, widened while loading.
@@ -201,6 +207,7 @@ mod tests {
                 keep(S::load(partial.as_ptr()));
             }
             out.push(S::reduce_add(a));
+            out.extend(S::reduce_add_4([a, b, S::add(a, b), S::mul(a, b)]));
         }
     }
 

@@ -1,0 +1,141 @@
+//! `smalti bench`: times beside their floors.
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::device::{DeviceArgs, Precision};
+use super::wrong_option;
+use crate::Result;
+use crate::bench::{ReadBandwidth, StepBench, VqBench};
+use crate::config::{PRESETS, Preset, VqConfig};
+
+/// Measure this machine with random weights of the released models' shapes
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// One decoding step, beside what its bytes take at the read bandwidth measured in the same run
+    #[command(after_help = "Example:\n  smalti bench step --model B --images 1")]
+    Step(StepArgs),
+    /// The VQ-16 decode of one picture
+    #[command(after_help = "Example:\n  smalti bench vq --image-size 256")]
+    Vq(VqArgs),
+}
+
+#[derive(ClapArgs, Debug)]
+struct StepArgs {
+    /// B, L, XL, XXL, XXXL, 1B, 3B or 7B
+    #[arg(long, default_value = "B", value_name = "SIZE")]
+    model: String,
+    /// Pictures at once
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    images: usize,
+    /// One row per picture instead of two
+    #[arg(long)]
+    no_guidance: bool,
+    /// Side of the pictures in pixels, 16 per code
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    image_size: usize,
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    precision: Precision,
+    /// Rounds of bandwidth and steps in turn
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    rounds: usize,
+    /// Steps per round
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    steps: usize,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(ClapArgs, Debug)]
+struct VqArgs {
+    /// Side of the picture in pixels
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    image_size: usize,
+    /// Decodes that count
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Step(args) => step(args),
+        What::Vq(args) => vq(args),
+    }
+}
+
+fn step(args: &StepArgs) -> Result<()> {
+    let preset = Preset::named(&args.model).ok_or_else(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        wrong_option("model", &args.model, format!("one of {}", names.join(", ")), "")
+    })?;
+    let latent_size = latent_size(args.image_size)?;
+    let middle = latent_size * latent_size / 2;
+    for (option, value, most) in [("images", args.images, 4096), ("steps", args.steps, middle)] {
+        if value == 0 || value > most {
+            return Err(wrong_option(option, value, format!("1 to {most}"), ""));
+        }
+    }
+    let executor = args.device.executor()?;
+    let guidance = !args.no_guidance;
+    let mut bench =
+        StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
+    let report = bench.report(&ReadBandwidth::new(args.device.threads), args.rounds, args.steps)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report).expect("numbers"));
+        return Ok(());
+    }
+    let (bytes, bandwidth) = (report.bytes as f64, report.bandwidth.median);
+    println!("GPT-{} {}, {}", preset.name, args.precision.name(), executor.describe());
+    println!("rows          {} ({} images{})", report.rows, args.images, if guidance { ", guided" } else { "" });
+    println!("bytes         {:.1} MB per step", bytes / 1e6);
+    println!("bandwidth     {:.1} GB/s read by all threads", bandwidth / 1e9);
+    println!("floor         {:.2} ms", 1e3 * bytes / bandwidth);
+    let ms = |seconds: f64| 1e3 * seconds;
+    let spread = report.step;
+    println!("step          {:.2} ms ({:.2} to {:.2})", ms(spread.median), ms(spread.min), ms(spread.max));
+    let times = report.times_floor;
+    println!("times floor   {:.2} ({:.2} to {:.2})", times.median, times.min, times.max);
+    println!("tokens/s      {:.1}", args.images as f64 / spread.median);
+    println!("arithmetic    {:.1} GFLOP/s", report.flops as f64 / spread.median / 1e9);
+    Ok(())
+}
+
+fn vq(args: &VqArgs) -> Result<()> {
+    latent_size(args.image_size)?;
+    let executor = args.device.executor()?;
+    let config = VqConfig::released(&[1, 1, 2, 2, 4]);
+    let report = VqBench::new(executor.as_ref(), &config, args.image_size)?.report(args.rounds)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report).expect("numbers"));
+        return Ok(());
+    }
+    println!("VQ-16 decode of {0}x{0} in f32, {1}", args.image_size, executor.describe());
+    println!("decode        {:.3} s ({:.3} to {:.3})", report.decode.median, report.decode.min, report.decode.max);
+    println!(
+        "arithmetic    {:.0} GFLOP of plain convolutions, {:.0} GFLOP/s of them",
+        report.flops as f64 / 1e9,
+        report.flops as f64 / 1e9 / report.decode.median
+    );
+    Ok(())
+}
+
+fn latent_size(image_size: usize) -> Result<usize> {
+    const DOWNSAMPLE: usize = 16;
+    if image_size == 0 || !image_size.is_multiple_of(DOWNSAMPLE) || image_size > 4096 {
+        return Err(wrong_option("image-size", image_size, format!("a multiple of {DOWNSAMPLE} up to 4096"), ""));
+    }
+    Ok(image_size / DOWNSAMPLE)
+}
