@@ -75,7 +75,12 @@ impl Error {
             | Self::Mismatch { hint, .. }
             | Self::Option { hint, .. }
             | Self::OutOfMemory { hint, .. } => Some(hint.as_str()).filter(|hint| !hint.is_empty()),
-            Self::Io { .. } | Self::Cancelled => None,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Some("check the path"),
+                io::ErrorKind::StorageFull => Some("make room on the disk, or write elsewhere"),
+                _ => None,
+            },
+            Self::Cancelled => None,
         }
     }
 

@@ -1,15 +1,15 @@
 //! Writes safetensors: streaming, under a temporary name, and aligned so that tensors can be used in place.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::DType;
+use crate::Result;
 use crate::config::TensorSpec;
-use crate::{Error, Result};
+use crate::files::write_atomically;
 
 /// One tensor to be written or made up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ const ALIGNMENT: usize = 64;
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the folder cannot be written to, the disk is full, or `fill` fails.
+/// [`crate::Error::Io`] when the folder cannot be written to, the disk is full, or `fill` fails.
 pub fn write_safetensors(
     path: &Path,
     entries: &[Entry],
@@ -59,39 +59,23 @@ pub fn write_safetensors(
 ) -> Result<u64> {
     let entries = in_file_order(entries);
     let header = header(&entries, metadata);
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".smalti-").suffix(".part");
-    #[cfg(unix)]
-    {
-        // A temporary file is its owner's alone; this one becomes an ordinary file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(folder).map_err(Error::io("create a file in", folder))?;
-    let mut out = Counted { out: BufWriter::with_capacity(1 << 20, file), written: 0 };
-    let mut write = |out: &mut Counted<BufWriter<NamedTempFile>>| -> io::Result<()> {
+    let mut length = 0;
+    write_atomically(path, |out| {
+        let mut out = Counted { out, written: 0 };
         out.write_all(&header)?;
         for entry in &entries {
             let before = out.written;
-            fill(entry, out)?;
+            fill(entry, &mut out)?;
             let written = out.written - before;
             if written != entry.bytes() as u64 {
                 let problem = format!("`{}`: expected {} bytes, found {written}", entry.name, entry.bytes());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }
-        out.flush()?;
-        // Some file systems tell only now that the disk is full.
-        out.out.get_ref().as_file().sync_all()
-    };
-    write(&mut out).map_err(Error::io("write", path))?;
-    let file = out.out.into_inner().map_err(|error| Error::io("write", path)(error.into_error()))?;
-    file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
-    Ok(out.written)
+        length = out.written;
+        Ok(())
+    })?;
+    Ok(length)
 }
 
 /// Entries by how many factors of two their sizes have, up to [`ALIGNMENT`]: each then starts at a multiple
@@ -122,12 +106,12 @@ fn header(entries: &[Entry], metadata: &BTreeMap<String, String>) -> Vec<u8> {
 }
 
 /// A writer that knows how much it wrote.
-struct Counted<W> {
-    out: W,
+struct Counted<'a> {
+    out: &'a mut dyn Write,
     written: u64,
 }
 
-impl<W: Write> Write for Counted<W> {
+impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.written += written as u64;

@@ -1,6 +1,6 @@
 //! Where to run, and the checkpoints that several commands open.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -19,7 +19,14 @@ pub struct DeviceArgs {
     #[arg(long, default_value = "auto", env = "SMALTI_DEVICE")]
     pub device: Device,
     /// CPU threads; one per core by default
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", env = "SMALTI_THREADS")]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "N",
+        env = "SMALTI_THREADS",
+        allow_negative_numbers = true
+    )]
     pub threads: usize,
 }
 
@@ -83,25 +90,6 @@ impl Precision {
     }
 }
 
-/// Which weights of a checkpoint that has two sets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Weights {
-    /// The trained ones
-    #[default]
-    Model,
-    /// Their running average
-    Ema,
-}
-
-impl From<Weights> for WeightsChoice {
-    fn from(weights: Weights) -> Self {
-        match weights {
-            Weights::Model => Self::Model,
-            Weights::Ema => Self::Ema,
-        }
-    }
-}
-
 /// The tokenizer's checkpoint.
 #[derive(Args, Clone, Debug)]
 pub struct VqArgs {
@@ -113,15 +101,10 @@ pub struct VqArgs {
 impl VqArgs {
     /// Opens the checkpoint and reads its configuration.
     pub fn open(&self) -> Result<(Checkpoint, VqConfig)> {
-        open_vq(&self.vq_ckpt)
+        let checkpoint = Checkpoint::open(&self.vq_ckpt, WeightsChoice::Model)?;
+        let config = VqConfig::detect(&checkpoint)?;
+        Ok((checkpoint, config))
     }
-}
-
-/// Opens a VQ checkpoint and reads its configuration.
-pub fn open_vq(path: &Path) -> Result<(Checkpoint, VqConfig)> {
-    let checkpoint = Checkpoint::open(path, WeightsChoice::Model)?;
-    let config = VqConfig::detect(&checkpoint)?;
-    Ok((checkpoint, config))
 }
 
 #[cfg(test)]

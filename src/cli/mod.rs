@@ -4,22 +4,32 @@
 //! exit code 0 is success, 1 failure, 2 wrong use.
 
 mod bench;
+mod convert;
+mod decode;
 mod device;
+mod encode;
 mod generate;
+mod inspect;
 mod output;
+mod parameters;
+mod pictures;
 mod progress;
+mod reconstruct;
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
 use crate::backend::cpu::simd::Isa;
+use crate::image::MAX_SIDE;
 use crate::{Error, Result};
 
-/// Makes images with LlamaGen on a CPU.
+/// Make images with LlamaGen: a transformer draws codes, a VQ decoder paints them
 #[derive(Parser)]
-#[command(name = "smalti", version = VERSION.as_str(), about, max_term_width = 100)]
+#[command(name = "smalti", version = VERSION.as_str(), max_term_width = 100)]
 #[command(after_help = "Every command explains itself: smalti generate --help")]
 struct Cli {
     #[command(subcommand)]
@@ -29,6 +39,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(generate::Args),
+    Encode(encode::Args),
+    Decode(decode::Args),
+    Reconstruct(reconstruct::Args),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
     Bench(bench::Args),
 }
 
@@ -50,6 +65,11 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
+        Command::Encode(args) => encode::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::Reconstruct(args) => reconstruct::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }
@@ -66,9 +86,27 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Text that the user must see but that is no failure.
-fn note(text: &str) {
-    eprintln!("note: {text}");
+/// A result, on standard output. A reader that went away (`| head`) is no failure: files still get written.
+fn tell(line: impl Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::io("write to", "standard output")),
+    }
+}
+
+/// `1 image`, `2 images`.
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Checks `--image-size` against what pictures can be and what the VQ model divides by.
+fn check_image_size(size: usize, downsample_size: usize) -> Result<()> {
+    if (1..=MAX_SIDE).contains(&size) && size.is_multiple_of(downsample_size) {
+        return Ok(());
+    }
+    let expected = format!("a multiple of {downsample_size}, the VQ model's down-sampling, up to {MAX_SIDE}");
+    let near = (size.min(MAX_SIDE) / downsample_size).max(1) * downsample_size;
+    Err(wrong_option("image-size", size, expected, &format!("{near} fits")))
 }
 
 /// An option that is out of its range.

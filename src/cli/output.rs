@@ -1,13 +1,16 @@
-//! Where pictures go: one file, or a folder with one file per picture.
+//! Where results go: pictures into one file or a folder, and the checks before anything is computed.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::parameters::Fields;
+use super::{tell, wrong_option};
 use crate::image::{Rgb8, grid, write_png};
 use crate::{Error, Result};
 
-/// Pictures per row of a grid, and the black pixels around them.
-const COLUMNS: usize = 4;
-const PADDING: usize = 2;
+/// Pictures per row of a grid of samples, and the black pixels between pictures.
+pub const COLUMNS: usize = 4;
+pub const PADDING: usize = 2;
 
 /// A checked place for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,52 +24,86 @@ pub enum Output {
 impl Output {
     /// Tells file from folder and checks, before any work is done, that it can be written.
     ///
-    /// A folder is what is one already, or ends with a slash; the latter is made.
+    /// A folder is what is one already, or ends with a slash; the latter is made with the first picture.
     pub fn check(path: &Path) -> Result<Self> {
-        let ends_with_slash = path.as_os_str().to_string_lossy().ends_with(std::path::MAIN_SEPARATOR);
-        if ends_with_slash {
-            std::fs::create_dir_all(path).map_err(Error::io("make the folder", path))?;
-        }
+        let ends_with_slash = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
         if path.is_dir() {
             writable(path)?;
-            return Ok(Self::Folder(path.to_path_buf()));
+        } else if ends_with_slash {
+            // Without the slash: a file is there only by its own name.
+            let there = path.components().as_path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+            check_folder("output", path, there)?;
+        } else {
+            check_file("output", path)?;
+            return Ok(Self::Grid(path.to_path_buf()));
         }
-        check_file(path)?;
-        Ok(Self::Grid(path.to_path_buf()))
-    }
-
-    /// Writes the pictures; each with its text, or the grid with `text`. Returns the files.
-    pub fn write(
-        &self,
-        pictures: &[(u64, Rgb8)],
-        text: impl Fn(Option<u64>) -> Vec<(String, String)>,
-    ) -> Result<Vec<PathBuf>> {
-        let write = |path: &Path, picture: &Rgb8, fields: Vec<(String, String)>| {
-            let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            write_png(path, picture, &fields)
-        };
-        match self {
-            Self::Grid(path) => {
-                let all: Vec<Rgb8> = pictures.iter().map(|(_, picture)| picture.clone()).collect();
-                write(path, &grid(&all, COLUMNS, PADDING)?, text(None))?;
-                Ok(vec![path.clone()])
-            }
-            Self::Folder(folder) => pictures
-                .iter()
-                .map(|(number, picture)| {
-                    let path = folder.join(format!("{number:06}.png"));
-                    write(&path, picture, text(Some(*number)))?;
-                    Ok(path)
-                })
-                .collect(),
-        }
+        Ok(Self::Folder(path.to_path_buf()))
     }
 }
 
-/// Checks that a file can be written where `path` says, and writes nothing there.
-pub fn check_file(path: &Path) -> Result<()> {
+/// Puts pictures where they go, one by one: a folder's at once, a grid's when all are there.
+pub struct Gallery {
+    output: Output,
+    columns: usize,
+    held: Vec<(u64, Rgb8)>,
+}
+
+impl Gallery {
+    /// A grid gets `columns` pictures per row.
+    pub fn new(output: Output, columns: usize) -> Self {
+        Self { output, columns, held: Vec::new() }
+    }
+
+    /// Takes the picture with a number; `fields` is its text when it gets a file of its own.
+    pub fn put(&mut self, number: u64, picture: Rgb8, fields: impl FnOnce() -> Fields) -> Result<()> {
+        let Output::Folder(folder) = &self.output else {
+            self.held.push((number, picture));
+            return Ok(());
+        };
+        fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
+        write(&folder.join(format!("{number:06}.png")), &picture, &fields())
+    }
+
+    /// Writes the grid, in the order of the numbers, with its text.
+    pub fn finish(mut self, fields: impl FnOnce() -> Fields) -> Result<()> {
+        let Output::Grid(path) = &self.output else { return Ok(()) };
+        self.held.sort_by_key(|(number, _)| *number);
+        let pictures: Vec<Rgb8> = self.held.into_iter().map(|(_, picture)| picture).collect();
+        write(path, &grid(&pictures, self.columns, PADDING)?, &fields())
+    }
+}
+
+/// Writes a picture and tells its file.
+fn write(path: &Path, picture: &Rgb8, fields: &Fields) -> Result<()> {
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    write_png(path, picture, &fields)?;
+    tell(path.display())
+}
+
+/// Checks that a file can be written where `path` says, and writes nothing there. `option` names the flag.
+pub fn check_file(option: &'static str, path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            return Err(wrong_option(option, path.display(), "a file, found a folder", ""));
+        }
+        // A device or a pipe is written to as it is.
+        Ok(found) if !found.is_file() => return Ok(()),
+        _ => {}
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    writable(folder)
+    check_folder(option, path, folder)
+}
+
+/// Checks that `folder`, into which `path` goes, is one and lets us write.
+fn check_folder(option: &'static str, path: &Path, folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return writable(folder);
+    }
+    let (what, hint) = match folder.exists() {
+        true => ("a folder above it, found the file", ""),
+        false => ("a folder that is there, found no", "make the folder first"),
+    };
+    Err(wrong_option(option, path.display(), format!("{what} {}", folder.display()), hint))
 }
 
 fn writable(folder: &Path) -> Result<()> {

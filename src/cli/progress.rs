@@ -1,5 +1,6 @@
 //! A bar on a terminal, plain lines elsewhere, nothing when quiet.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,13 @@ use crate::generate::Progress;
 /// Shows how far a generation is, on standard error.
 pub struct Display {
     kind: Kind,
-    started: Instant,
+    started: Cell<Instant>,
 }
 
 enum Kind {
     Quiet,
     Bar(ProgressBar),
-    Lines { last: Instant, images_done: usize },
+    Lines { last: Cell<Instant>, images_done: Cell<usize> },
 }
 
 /// Time between plain lines while no picture gets done.
@@ -31,9 +32,9 @@ impl Display {
                 ProgressStyle::with_template("{bar:32} {pos}/{len} tokens, {msg}, {eta} left").expect("a template");
             Kind::Bar(ProgressBar::no_length().with_style(style))
         } else {
-            Kind::Lines { last: Instant::now(), images_done: 0 }
+            Kind::Lines { last: Cell::new(Instant::now()), images_done: Cell::new(0) }
         };
-        Self { kind, started: Instant::now() }
+        Self { kind, started: Cell::new(Instant::now()) }
     }
 
     /// A line of its own, above the bar.
@@ -45,12 +46,30 @@ impl Display {
         }
     }
 
+    /// Something that the user should know and that is no failure.
+    pub fn note(&self, text: &str) {
+        self.say(&format!("note: {text}"));
+    }
+
+    /// Does something that writes to the terminal itself, without the bar in its way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.kind {
+            Kind::Bar(bar) => bar.suspend(write),
+            Kind::Quiet | Kind::Lines { .. } => write(),
+        }
+    }
+
+    /// Rates count from here on.
+    pub fn start(&self) {
+        self.started.set(Instant::now());
+    }
+
     /// Every few tokens.
-    pub fn step(&mut self, progress: Progress) {
-        let rate = progress.tokens_done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+    pub fn step(&self, progress: Progress) {
+        let rate = progress.tokens_done as f64 / self.started.get().elapsed().as_secs_f64().max(1e-9);
         let Progress { images_done, images, tokens_done, tokens } = progress;
         let text = format!("{images_done}/{images} images, {rate:.1} tokens/s");
-        match &mut self.kind {
+        match &self.kind {
             Kind::Quiet => {}
             Kind::Bar(bar) => {
                 bar.set_length(tokens as u64);
@@ -58,9 +77,10 @@ impl Display {
                 bar.set_message(text);
             }
             Kind::Lines { last, images_done: told } => {
-                if images_done > *told || last.elapsed() >= EVERY {
+                if images_done > told.get() || last.get().elapsed() >= EVERY {
                     eprintln!("{tokens_done}/{tokens} tokens, {text}");
-                    (*last, *told) = (Instant::now(), images_done);
+                    last.set(Instant::now());
+                    told.set(images_done);
                 }
             }
         }

@@ -30,7 +30,7 @@ pub struct GenerationOptions {
     #[arg(long)]
     pub greedy: bool,
     /// Same seed, same pictures
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
 }
 

@@ -9,6 +9,7 @@ mod image_size;
 mod labels;
 mod model;
 mod presets;
+mod print;
 mod vq;
 
 pub use check::TensorSpec;

@@ -42,8 +42,9 @@ impl Codes {
             Dtype::I64 => chunks(tensor.data()).map(i64::from_le_bytes).collect(),
             other => return Err(wrong(format!("`{name}` has type {other:?}"))),
         };
+        // Neither empty nor lying: a shape with a 0 in it may claim any other size.
         let latent = match *tensor.shape() {
-            [_, down, across] | [down, across] if down * across > 0 => (down, across),
+            [_, down, across] | [down, across] if !values.is_empty() => (down, across),
             ref shape => return Err(wrong(format!("`{name}` has shape {shape:?}"))),
         };
         let codes = values.into_iter().map(u32::try_from).collect::<Result<Vec<u32>, _>>();

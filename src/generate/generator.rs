@@ -72,9 +72,9 @@ impl Generator {
         self.session.places()
     }
 
-    /// The transformer's session, for callers that schedule pictures themselves.
-    pub fn session(&mut self) -> &mut Session {
-        &mut self.session
+    /// The two halves, for callers that schedule pictures themselves.
+    pub fn parts(&mut self) -> (&mut Session, &mut Painter) {
+        (&mut self.session, &mut self.painter)
     }
 
     /// Draws the codes of all requests; see [`super::generate`].
@@ -116,9 +116,9 @@ fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (
     let one = buffers(1);
     let per_picture = buffers(2) - one;
     let free = executor.free_memory();
-    let would_fit = free.saturating_sub(fixed + one).checked_div(per_picture).map_or(0, |more| more as usize + 1);
+    let would_fit = would_fit(free, fixed + one, per_picture);
     let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);
-    let needed = fixed + one + (wanted as u64 - 1) * per_picture;
+    let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(fixed + one);
     if needed > free {
         let hint = match would_fit {
             0 => "use --precision bf16, a smaller --image-size or a smaller model".into(),
@@ -132,4 +132,19 @@ fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (
         });
     }
     Ok(wanted)
+}
+
+/// How many pictures fit where the first one takes `first` bytes and each further one `further`.
+fn would_fit(free: u64, first: u64, further: u64) -> usize {
+    free.checked_sub(first).map_or(0, |left| (left / further.max(1)) as usize + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::would_fit;
+
+    #[test]
+    fn the_first_picture_must_fit_before_others_count() {
+        assert_eq!([would_fit(99, 100, 10), would_fit(100, 100, 10), would_fit(125, 100, 10)], [0, 1, 3]);
+    }
 }

@@ -46,9 +46,25 @@ const STEPS: usize = 16;
 pub fn generate(
     session: &mut Session,
     requests: &[Request],
-    mut progress: impl FnMut(Progress) -> bool,
+    progress: impl FnMut(Progress) -> bool,
 ) -> Result<Vec<Vec<u32>>> {
     let mut codes: Vec<Vec<u32>> = vec![Vec::new(); requests.len()];
+    let take = |index: usize, drawn: Vec<u32>| {
+        codes[index] = drawn;
+        Ok(())
+    };
+    generate_each(session, requests, take, progress)?;
+    Ok(codes)
+}
+
+/// Draws all `requests` as [`generate`] does, and hands each one's place in the list and codes to `take` as
+/// soon as they are there: nothing is held that is done. An error of `take` ends the generation.
+pub fn generate_each(
+    session: &mut Session,
+    requests: &[Request],
+    mut take: impl FnMut(usize, Vec<u32>) -> Result<()>,
+    mut progress: impl FnMut(Progress) -> bool,
+) -> Result<()> {
     let tokens = requests.len() * session.tokens();
     let (mut next, mut images_done, mut tokens_done) = (0, 0, 0);
     session.clear();
@@ -57,14 +73,16 @@ pub fn generate(
             next += 1;
         }
         tokens_done += session.advance(STEPS)?;
-        session.finish(|finished| {
-            codes[finished.ticket as usize] = finished.codes;
+        let mut done = Vec::new();
+        session.finish(|finished| done.push(finished))?;
+        for Finished { ticket, codes } in done {
+            take(ticket as usize, codes)?;
             images_done += 1;
-        })?;
+        }
         if !progress(Progress { images_done, images: requests.len(), tokens_done, tokens }) {
             session.clear();
             return Err(Error::Cancelled);
         }
     }
-    Ok(codes)
+    Ok(())
 }

@@ -14,6 +14,7 @@
 
 mod cost;
 pub mod ops;
+pub mod print;
 mod state;
 pub mod twin;
 
@@ -113,6 +114,17 @@ pub enum Role {
     State,
     /// Read by the caller.
     Output,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Scratch => "scratch",
+            Self::State => "state",
+            Self::Output => "output",
+        }
+    }
 }
 
 /// One preallocated buffer.
@@ -290,6 +302,11 @@ impl Graph {
     /// Bytes of all weights as the executor holds them.
     pub fn weight_bytes(&self) -> usize {
         self.weights.iter().map(Weight::bytes).sum()
+    }
+
+    /// Bytes of all weights and buffers.
+    pub fn bytes(&self) -> usize {
+        self.weight_bytes() + self.buffer_ids().map(|id| self.bytes_of(id)).sum::<usize>()
     }
 
     /// Bytes and FLOPs of one run of a phase.

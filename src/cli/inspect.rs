@@ -1,0 +1,190 @@
+//! `smalti inspect`: what a checkpoint holds, the plan that runs it, and what that plan costs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::device::Precision;
+use super::{check_image_size, plural, tell, wrong_option};
+use crate::Result;
+use crate::checkpoint::{Checkpoint, WeightsChoice};
+use crate::config::{Condition, GptConfig, ModelConfig, VqConfig, default_image_size};
+use crate::graph::print::{Table, buffers, bytes, flops, memory, ops};
+use crate::graph::{Cost, Extent, Graph, Load, PhaseId};
+use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+
+/// Show a checkpoint's configuration, tensors, plan, memory and floor
+#[derive(ClapArgs, Debug)]
+#[command(after_help = "Examples:
+  smalti inspect c2i_B_256.pt --image-size 256
+  smalti inspect vq_ds16_c2i.pt --bandwidth 40 --tensors
+
+The floor is the time in which a run's bytes pass at the bandwidth: no program is faster without a cache
+that holds them.")]
+pub struct Args {
+    /// GPT or VQ checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Side of the pictures in pixels; by default what the checkpoint tells, else 384 (GPT) or 256 (VQ)
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    image_size: Option<usize>,
+    /// Pixels per code along a side, for a GPT: its VQ model's down-sampling
+    #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
+    downsample_size: usize,
+    /// Pictures at once
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    batch_size: usize,
+    /// What the transformer's weights and cache are held as
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    precision: Precision,
+    /// Attention heads, where the checkpoint does not tell
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    n_head: Option<usize>,
+    /// Which weights of a checkpoint that has two sets
+    #[arg(long, value_enum, default_value_t)]
+    weights: WeightsChoice,
+    /// The memory's read bandwidth, for the floor
+    #[arg(long, value_name = "GB/S", allow_negative_numbers = true)]
+    bandwidth: Option<f64>,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+}
+
+/// More pictures at once than any machine holds.
+const MOST_PICTURES: usize = 1 << 16;
+
+pub fn run(args: &Args) -> Result<()> {
+    if !(1..=MOST_PICTURES).contains(&args.batch_size) {
+        return Err(wrong_option("batch-size", args.batch_size, format!("1 to {MOST_PICTURES}"), ""));
+    }
+    if !(1..=1024).contains(&args.downsample_size) {
+        return Err(wrong_option("downsample-size", args.downsample_size, "1 to 1024", "LlamaGen has 8 and 16"));
+    }
+    if let Some(bandwidth) = args.bandwidth.filter(|bandwidth| !(bandwidth.is_finite() && *bandwidth > 0.0)) {
+        return Err(wrong_option("bandwidth", bandwidth, "a number above 0", ""));
+    }
+    let checkpoint = Checkpoint::open(&args.file, args.weights)?;
+    // Told before the configuration is: a file of another kind is looked into all the same.
+    tell(contents(&checkpoint, args.tensors).trim_end())?;
+    let (config, note) = ModelConfig::detect(&checkpoint, args.n_head)?;
+    tell(format!("\n{}", config.to_string().trim_end()))?;
+    if let Some(note) = note {
+        tell(format!("  note: {note}"))?;
+    }
+    let plan = match &config {
+        ModelConfig::Gpt(config) => gpt(args, &checkpoint, config)?,
+        ModelConfig::Vq(config) => vq(args, config)?,
+    };
+    tell(plan.trim_end())
+}
+
+/// What is in the file, whatever model it is of.
+fn contents(checkpoint: &Checkpoint, list: bool) -> String {
+    let tensors = checkpoint.tensors();
+    let mut types: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for tensor in tensors.values() {
+        let (count, size) = types.entry(tensor.dtype().name()).or_default();
+        *count += 1;
+        *size += (tensor.len() * tensor.dtype().size()) as u64;
+    }
+    let types = types.iter().map(|(name, (count, size))| format!("{count} of {name}, {}", bytes(*size)));
+    let mut text = format!("{}: {}", checkpoint.path().display(), plural(tensors.len(), "tensor"));
+    let types: Vec<String> = types.collect();
+    let _ = writeln!(text, "{}{}", if types.is_empty() { "" } else { ": " }, types.join("; "));
+    if list {
+        let row = |(name, tensor): (&String, &crate::checkpoint::Tensor)| {
+            vec![name.clone(), tensor.dtype().name().into(), format!("{:?}", tensor.shape())]
+        };
+        let _ = write!(text, "{}", Table { left: 3, rows: tensors.iter().map(row).collect() });
+    }
+    if !checkpoint.skipped().is_empty() {
+        let _ = writeln!(text, "skipped:");
+        let rows = checkpoint.skipped().iter().map(|(name, what)| vec![name.clone(), what.clone()]);
+        let _ = write!(text, "{}", Table { left: 2, rows: rows.collect() });
+    }
+    if !checkpoint.metadata().is_empty() {
+        let _ = writeln!(text, "metadata: {}", checkpoint.metadata().keys().cloned().collect::<Vec<_>>().join(", "));
+    }
+    text
+}
+
+/// The transformer's plan.
+fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<String> {
+    if let Condition::Text { .. } = config.condition {
+        return Ok("\nThe plan of text-conditional models is not there yet.".into());
+    }
+    let down = args.downsample_size;
+    let image_size = args.image_size.unwrap_or_else(|| default_image_size(checkpoint, &config.condition, down));
+    check_image_size(image_size, down)?;
+    let pictures = args.batch_size;
+    let shape = GptShape {
+        latent_size: image_size / down,
+        slots: 2 * pictures,
+        rows: 2 * pictures,
+        pictures,
+        precision: args.precision.elem(),
+    };
+    let GptGraph { graph, step, .. } = GptGraph::new(config, &shape);
+    let tokens = shape.tokens();
+    let extent = Extent { rows: shape.rows, draws: pictures };
+    // A row at position p reads p + 1 cache rows: (N + 1) / 2 of them on average.
+    let load = |keys| Load { extent, keys };
+    let mean = load(tokens.div_ceil(2));
+    let title = format!(
+        "{image_size}x{image_size} pixels at {down} pixels per code, {}, {}, with guidance",
+        args.precision.name(),
+        plural(pictures, "picture"),
+    );
+    let mut text = plan(&title, &graph, step, &mean);
+    let all: Cost = (1..=tokens).map(|keys| graph.cost(step, &load(keys))).sum();
+    let _ = writeln!(text, "one step: {}", moved(args, graph.cost(step, &mean)));
+    let _ = writeln!(text, "all {tokens}: {}", moved(args, all));
+    Ok(text)
+}
+
+/// The VQ model's plans.
+fn vq(args: &Args, config: &VqConfig) -> Result<String> {
+    let down = config.downsample_size();
+    let image_size = args.image_size.unwrap_or(256usize.next_multiple_of(down));
+    check_image_size(image_size, down)?;
+    let latent = (image_size / down, image_size / down);
+    let load = Load { extent: Extent { rows: args.batch_size, draws: 0 }, keys: 0 };
+    let title = format!("{image_size}x{image_size} pixels, {}", plural(args.batch_size, "picture"));
+    let mut text = String::new();
+    let mut add = |graph: &Graph, phase: PhaseId| {
+        text += &plan(&title, graph, phase, &load);
+        let _ = writeln!(text, "one run: {}", moved(args, graph.cost(phase, &load)));
+    };
+    let decoder = VqDecoder::build(config, latent, args.batch_size, Pixels::U8)?;
+    add(&decoder.graph, decoder.decode);
+    if config.encoder_ch_mult.is_some() {
+        let encoder = VqEncoder::build(config, (image_size, image_size), args.batch_size, Pixels::U8)?;
+        add(&encoder.graph, encoder.encode);
+    }
+    Ok(text)
+}
+
+/// Ops, buffers and memory of a graph.
+fn plan(title: &str, graph: &Graph, phase: PhaseId, load: &Load) -> String {
+    let keys =
+        if load.keys > 0 { format!(", {} cache rows read by each on average", load.keys) } else { String::new() };
+    let rows = plural(load.extent.rows, "row");
+    format!(
+        "\nplan {}: {title}\n\nops at {rows}{keys}:\n{}\nbuffers:\n{}\nmemory: {}\n",
+        graph.name(),
+        ops(graph, phase, load),
+        buffers(graph),
+        memory(graph)
+    )
+}
+
+/// Bytes, FLOPs and the floor.
+fn moved(args: &Args, cost: Cost) -> String {
+    let floor = args.bandwidth.map_or_else(String::new, |bandwidth| {
+        format!("; at least {:.3} ms at {bandwidth} GB/s", cost.bytes() as f64 / bandwidth / 1e6)
+    });
+    format!("{} moved, {}{floor}", bytes(cost.bytes()), flops(cost.flops))
+}

@@ -1,0 +1,226 @@
+//! Bad input: the exit code, the words of the message, and nothing left behind.
+
+use std::fs;
+
+use smalti::generate::Codes;
+use smalti::image::{Rgb8, write_png};
+
+use super::program::{Folder, fixture, gpt, vq};
+
+/// Runs that must fail: arguments, exit code, words on standard error.
+type Cases<'a> = &'a [(&'a [&'a str], i32, &'a [&'a str])];
+
+/// Runs each case in a folder where `given` files lie and nothing else may lie afterwards.
+#[track_caller]
+fn all_fail(folder: &Folder, before: &[&str], cases: Cases) {
+    let given = folder.names();
+    for (args, code, words) in cases {
+        let run = folder.run(&[before, args].concat());
+        assert_eq!(run.code, *code, "{args:?}: {}", run.stderr);
+        for word in *words {
+            assert!(run.stderr.contains(word), "{args:?}: {word:?} in {}", run.stderr);
+        }
+        assert!(!run.stderr.contains("panicked"), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{args:?}");
+        assert_eq!(folder.names(), given, "{args:?} left something");
+    }
+}
+
+#[test]
+fn options_out_of_range() {
+    let (gpt, vq) = (gpt(), vq());
+    let models = ["generate", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq];
+    let good = ["--image-size", "64", "--class", "1"];
+    all_fail(
+        &Folder::new(),
+        &[&models[..], &good].concat(),
+        &[
+            (&["--temperature", "NaN"], 2, &["--temperature", "NaN", "expected a number"]),
+            (&["--temperature", "-1"], 2, &["--temperature -1", "expected a number of 0 or more", "--greedy"]),
+            (&["--temperature", "inf"], 2, &["--temperature inf"]),
+            (&["--top-k", "-5"], 2, &["--top-k -5", "0 (all codes) or more"]),
+            (&["--top-p", "0"], 2, &["--top-p 0", "above 0 and at most 1"]),
+            (&["--top-p", "1.5"], 2, &["--top-p 1.5", "above 0 and at most 1"]),
+            (&["--top-p", "NaN"], 2, &["--top-p NaN"]),
+            (&["--cfg-scale", "inf"], 2, &["--cfg-scale inf", "finite"]),
+            (&["--cfg-interval", "-2"], 2, &["--cfg-interval -2", "-1"]),
+            (&["--seed", "-1"], 2, &["invalid value '-1'", "--seed"]),
+            (&["--count", "-1"], 2, &["invalid value '-1'", "--count"]),
+            (&["--count", "0"], 2, &["--count 0", "1 or more"]),
+            (&["--count", "99999999999999999"], 2, &["--count", "at most", "--first-image"]),
+            (&["--batch-size", "0"], 2, &["--batch-size 0", "1 or more"]),
+            (&["--batch-size", "999999999999"], 1, &["bytes of memory", "--batch-size"]),
+            (&["--first-image", "18446744073709551615"], 2, &["--first-image", "room"]),
+            (&["--threads", "100000"], 2, &["--threads 100000", "at most"]),
+            (&["--device", "cuda"], 2, &["--device cuda:0", "--device cpu"]),
+            (&["--device", "cuda:1"], 2, &["--device cuda:1"]),
+            (&["--device", "toaster"], 2, &["toaster", "auto, cpu, cuda"]),
+            (&["--precision", "f8"], 2, &["f8", "bf16", "f32"]),
+            (&["--n-head", "3"], 2, &["--n-head 3", "divisor of dim 128"]),
+            (&["--n-head", "0"], 2, &["--n-head 0"]),
+            (&["--weights", "ema"], 1, &["gpt.pt", "`ema`"]),
+        ],
+    );
+    all_fail(
+        &Folder::new(),
+        &models,
+        &[
+            (&["--class", "10", "--image-size", "64"], 2, &["--class 10", "0 to 9"]),
+            (&["--class", "-1", "--image-size", "64"], 2, &["--class -1", "0 to 9"]),
+            (&["--class", "1,,2", "--image-size", "64"], 2, &["--class", "0 to 9"]),
+            (&["--class", "cat", "--image-size", "64"], 2, &["--class cat", "no class names"]),
+            (&["--image-size", "64"], 2, &["--class (missing)", "0 to 9"]),
+            (&["--class", "1", "--image-size", "60"], 2, &["--image-size 60", "multiple of 16", "48 fits"]),
+            (&["--class", "1", "--image-size", "0"], 2, &["--image-size 0", "multiple of 16"]),
+            (&["--class", "1", "--image-size", "1000000000000000"], 2, &["--image-size 1000000000000000"]),
+        ],
+    );
+}
+
+#[test]
+fn models_that_cannot_be_used() {
+    let (gpt, vq, vq8, t2i) = (gpt(), vq(), fixture("golden/vq8/vq.pt"), fixture("golden/t2i/gpt.pt"));
+    let folder = Folder::new();
+    let whole = fs::read(&gpt).unwrap();
+    fs::write(folder.path("cut.pt"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(folder.path("text.pt"), "hello").unwrap();
+    fs::write(folder.path("empty.pt"), "").unwrap();
+    let good = ["generate", "--image-size", "64", "--class", "1"];
+    all_fail(
+        &folder,
+        &good,
+        &[
+            (&["--gpt-ckpt", "none.pt", "--vq-ckpt", &vq], 1, &["cannot open none.pt", "check the path"]),
+            (&["--gpt-ckpt", &gpt, "--vq-ckpt", "none.pt"], 1, &["cannot open none.pt"]),
+            (&["--gpt-ckpt", &gpt, "--vq-ckpt", &vq8], 1, &["256 and 300", "VQ checkpoint", "vq8"]),
+            (&["--gpt-ckpt", &vq, "--vq-ckpt", &gpt], 1, &["vq.pt", "expected a GPT checkpoint"]),
+            (&["--gpt-ckpt", &t2i, "--vq-ckpt", &vq], 2, &["class-conditional", "t2i"]),
+            (&["--gpt-ckpt", "cut.pt", "--vq-ckpt", &vq], 1, &["cut.pt", "hint"]),
+            (&["--gpt-ckpt", "text.pt", "--vq-ckpt", &vq], 1, &["text.pt", "neither safetensors nor"]),
+            (&["--gpt-ckpt", "empty.pt", "--vq-ckpt", &vq], 1, &["empty.pt", "empty"]),
+            (&["--vq-ckpt", &vq], 2, &["--gpt-ckpt"]),
+        ],
+    );
+    all_fail(
+        &folder,
+        &[],
+        &[
+            (&["convert", "none.pt", "out.safetensors"], 1, &["none.pt"]),
+            (&["convert", "cut.pt", "out.safetensors"], 1, &["cut.pt"]),
+            (&["inspect", "none.pt"], 1, &["none.pt"]),
+            (&["inspect", &gpt, "--batch-size", "0"], 2, &["--batch-size 0"]),
+            (&["inspect", &gpt, "--bandwidth", "0"], 2, &["--bandwidth 0"]),
+            (&["inspect", &gpt, "--downsample-size", "0"], 2, &["--downsample-size 0"]),
+        ],
+    );
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let (gpt, vq, input) = (gpt(), vq(), fixture("golden/vq16/input_0.png"));
+    let folder = Folder::new();
+    fs::write(folder.path("file"), "mine").unwrap();
+    fs::create_dir(folder.path("folder")).unwrap();
+    let generate = ["generate", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", "64", "--class", "1"];
+    all_fail(
+        &folder,
+        &generate,
+        &[
+            (&["-o", "none/a.png"], 2, &["--output none/a.png", "found no none", "make the folder first"]),
+            (&["-o", "file/a.png"], 2, &["--output file/a.png", "found the file file"]),
+            (&["-o", "file/"], 2, &["--output file/", "folder"]),
+            (&["-o", "file/deep/"], 2, &["--output file/deep/", "folder"]),
+            (&["-o", ""], 2, &["--output", "a value is required"]),
+            (&["--codes", "none/c.safetensors"], 2, &["--codes none/c.safetensors"]),
+            (&["--codes", "folder"], 2, &["--codes folder", "found a folder"]),
+            (&["--codes", "a.png", "-o", "a.png"], 2, &["--codes a.png", "another file"]),
+        ],
+    );
+    all_fail(
+        &folder,
+        &[],
+        &[
+            (&["encode", &input, "--vq-ckpt", &vq, "-o", "none/c.safetensors"], 2, &["none"]),
+            (&["reconstruct", &input, "--vq-ckpt", &vq, "-o", "none/c.png"], 2, &["none"]),
+            (&["convert", &gpt, "none/c.safetensors"], 2, &["none"]),
+            (&["convert", &gpt, "folder"], 2, &["found a folder"]),
+        ],
+    );
+    assert_eq!(fs::read(folder.path("file")).unwrap(), b"mine");
+}
+
+#[test]
+fn pictures_and_codes_that_cannot_be_used() {
+    let (vq, vq8) = (vq(), fixture("golden/vq8/vq.pt"));
+    let folder = Folder::new();
+    let image = |name: &str| fixture(&format!("data/images/{name}"));
+    let good = fixture("golden/vq16/input_0.png");
+    write_png(&folder.path("small.png"), &Rgb8::filled(32, 32, [9; 3]).unwrap(), &[]).unwrap();
+    fs::write(folder.path("text.png"), "hello").unwrap();
+    fs::write(folder.path("cut.png"), &fs::read(&good).unwrap()[..3000]).unwrap();
+    fs::write(folder.path("huge.png"), b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x40\0\0\0\x40\0").unwrap();
+    let codes = Codes { latent: (1, 2), pictures: vec![vec![0, 255], vec![299, 7]], metadata: Default::default() };
+    codes.write(&folder.path("of_300.safetensors")).unwrap();
+    for command in ["encode", "reconstruct"] {
+        all_fail(
+            &folder,
+            &[command, "--vq-ckpt", &vq],
+            &[
+                (&["none.png"], 1, &["cannot open none.png"]),
+                (&["text.png"], 1, &["text.png", "not a usable PNG or JPEG file"]),
+                (&["cut.png"], 1, &["cut.png", "damaged"]),
+                (&["huge.png"], 1, &["huge.png", "16384 x 16384"]),
+                (&[&image("cmyk.jpg")], 1, &["cmyk.jpg", "CMYK", "convert it"]),
+                (&[&image("picture.gif")], 1, &["picture.gif", "GIF"]),
+                (&[&image("crop_source.png")], 1, &["divisible by 16", "--image-size"]),
+                (&[&good, "small.png"], 1, &["small.png", "64x64", "32x32", "--image-size 32"]),
+                (&["small.png", "--image-size", "20"], 2, &["--image-size 20", "multiple of 16"]),
+                (&["small.png", "--image-size", "0"], 2, &["--image-size 0"]),
+                (&[], 2, &["IMAGE"]),
+            ],
+        );
+    }
+    all_fail(
+        &folder,
+        &["decode", "--vq-ckpt", &vq],
+        &[
+            (&["none.safetensors"], 1, &["none.safetensors"]),
+            (&["text.png"], 1, &["text.png", "not a usable codes file"]),
+            (&[&fixture("golden/t5/model-00001-of-00002.safetensors")], 1, &["model-00001", "`codes`"]),
+            (&["of_300.safetensors"], 1, &["codes of picture 1", "0 to 255", "found 299"]),
+        ],
+    );
+    folder.run(&["decode", "of_300.safetensors", "--vq-ckpt", &vq8, "-o", "fine.png"]).lines();
+}
+
+/// `/dev/full` answers every write as a full disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_failure_and_devices_stay_devices() {
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        println!("skipped: no /dev/full here");
+        return;
+    }
+    let (gpt, vq, input) = (gpt(), vq(), fixture("golden/vq16/input_0.png"));
+    let generate = ["generate", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", "64", "--class", "1"];
+    let folder = Folder::new();
+    let words: &[&str] = &["cannot write /dev/full", "No space left", "make room"];
+    all_fail(
+        &folder,
+        &[],
+        &[
+            (&[&generate[..], &["-o", "/dev/full"]].concat(), 1, words),
+            (&["encode", &input, "--vq-ckpt", &vq, "-o", "/dev/full"], 1, words),
+            (&["reconstruct", &input, "--vq-ckpt", &vq, "-q", "-o", "/dev/full"], 1, words),
+            (&["convert", &gpt, "/dev/full"], 1, words),
+        ],
+    );
+    assert!(!fs::metadata(full).unwrap().is_file());
+
+    let out = fs::OpenOptions::new().write(true).open(full).unwrap();
+    let program = assert_cmd::cargo::cargo_bin!("smalti");
+    let output = std::process::Command::new(program).args(["inspect", &gpt]).stdout(out).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"), "{output:?}");
+}
