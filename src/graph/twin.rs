@@ -50,7 +50,7 @@ impl<'g> Twin<'g> {
         &mut self.buffers[id.index()][r * width..(r + 1) * width]
     }
 
-    /// y[n] = Σ_k weight[n, k] * x[k].
+    /// `y[n] = Σ_k weight[n, k] * x[k]`.
     pub fn product(&self, weight: WeightId, x: &[f64]) -> Vec<f64> {
         self.weights[weight.index()]
             .chunks_exact(x.len())
@@ -58,7 +58,7 @@ impl<'g> Twin<'g> {
             .collect()
     }
 
-    /// y[c] = x[c] / sqrt(mean of x^2 + eps) * weight[c].
+    /// `y[c] = x[c] / sqrt(mean of x^2 + eps) * weight[c]`.
     pub fn rms_norm(&self, weight: WeightId, x: &[f64], eps: f32) -> Vec<f64> {
         let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
         let rstd = 1.0 / (mean + f64::from(eps)).sqrt();

@@ -1,7 +1,7 @@
 //! Sixteen f32 lanes on every instruction set, with the same bits from each.
 //!
 //! A kernel is written once, generic over [`Simd`], and instantiated per instruction set by
-//! [`kernel!`]; the running processor picks at run time. All operations are single IEEE operations per
+//! `kernel!`; the running processor picks at run time. All operations are single IEEE operations per
 //! lane and reductions have one fixed tree, so AVX-512, AVX2 and the portable path agree bit for bit.
 
 #[cfg(target_arch = "x86_64")]
