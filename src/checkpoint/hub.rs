@@ -5,7 +5,8 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use super::open::{INCOMPLETE, WeightsChoice, read_file};
+use super::file::{INCOMPLETE, WeightsChoice};
+use super::format::read_file;
 use super::{Contents, Tensor};
 use crate::{Error, Result};
 

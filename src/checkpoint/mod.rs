@@ -18,6 +18,8 @@
 //! ```
 
 mod convert;
+mod file;
+mod format;
 mod hub;
 mod open;
 mod random;
@@ -27,7 +29,7 @@ mod torch;
 mod write;
 
 pub use convert::{ConvertOptions, Converted, convert};
-pub use open::WeightsChoice;
+pub use file::WeightsChoice;
 pub use random::{random, write_random};
 pub use tensor::{Bytes, DType, Tensor};
 pub use write::{Entry, write_safetensors};

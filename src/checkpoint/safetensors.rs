@@ -10,7 +10,7 @@ use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
 use memmap2::Mmap;
 
-use super::open::INCOMPLETE;
+use super::file::INCOMPLETE;
 use super::{Bytes, Contents, DType, Tensor};
 use crate::{Error, Result};
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{Fault, PLAIN};
-use crate::checkpoint::open::INCOMPLETE;
+use crate::checkpoint::file::INCOMPLETE;
 
 /// The longest pickle that we read. Those of the largest models, training state included, have a few MB.
 const MAX_PROGRAM: usize = 32 << 20;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::Contents;
-use super::open::WeightsChoice;
+use super::file::WeightsChoice;
 use crate::{Error, Result};
 
 /// What is wrong with a file, before its path is known.

@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::value::{Node, Storage, Value, Values, View, shorten};
 use super::{Fault, PLAIN};
 use crate::Result;
-use crate::checkpoint::open::{INCOMPLETE, WeightsChoice, no_ema};
+use crate::checkpoint::file::{INCOMPLETE, WeightsChoice, no_ema};
 use crate::checkpoint::{Bytes, Contents, DType, Tensor};
 
 /// The cure for a file that is a call as a whole.
