@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::device::{DeviceArgs, Precision};
-use super::wrong_option;
+use super::{tell, wrong_option};
 use crate::Result;
 use crate::bench::{ReadBandwidth, StepBench, VqBench};
 use crate::config::{PRESETS, Preset, VqConfig};
@@ -94,22 +94,26 @@ fn step(args: &StepArgs) -> Result<()> {
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
     let report = bench.report(&ReadBandwidth::new(args.device.threads), args.rounds, args.steps)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report).expect("numbers"));
-        return Ok(());
+        return tell(serde_json::to_string(&report).expect("numbers"));
     }
     let (bytes, bandwidth) = (report.bytes as f64, report.bandwidth.median);
-    println!("GPT-{} {}, {}", preset.name, args.precision.name(), executor.describe());
-    println!("rows          {} ({} images{})", report.rows, args.images, if guidance { ", guided" } else { "" });
-    println!("bytes         {:.1} MB per step", bytes / 1e6);
-    println!("bandwidth     {:.1} GB/s read by all threads", bandwidth / 1e9);
-    println!("floor         {:.2} ms", 1e3 * bytes / bandwidth);
+    tell(format_args!("GPT-{} {}, {}", preset.name, args.precision.name(), executor.describe()))?;
+    tell(format_args!(
+        "rows          {} ({} images{})",
+        report.rows,
+        args.images,
+        if guidance { ", guided" } else { "" }
+    ))?;
+    tell(format_args!("bytes         {:.1} MB per step", bytes / 1e6))?;
+    tell(format_args!("bandwidth     {:.1} GB/s read by all threads", bandwidth / 1e9))?;
+    tell(format_args!("floor         {:.2} ms", 1e3 * bytes / bandwidth))?;
     let ms = |seconds: f64| 1e3 * seconds;
     let spread = report.step;
-    println!("step          {:.2} ms ({:.2} to {:.2})", ms(spread.median), ms(spread.min), ms(spread.max));
+    tell(format_args!("step          {:.2} ms ({:.2} to {:.2})", ms(spread.median), ms(spread.min), ms(spread.max)))?;
     let times = report.times_floor;
-    println!("times floor   {:.2} ({:.2} to {:.2})", times.median, times.min, times.max);
-    println!("tokens/s      {:.1}", args.images as f64 / spread.median);
-    println!("arithmetic    {:.1} GFLOP/s", report.flops as f64 / spread.median / 1e9);
+    tell(format_args!("times floor   {:.2} ({:.2} to {:.2})", times.median, times.min, times.max))?;
+    tell(format_args!("tokens/s      {:.1}", args.images as f64 / spread.median))?;
+    tell(format_args!("arithmetic    {:.1} GFLOP/s", report.flops as f64 / spread.median / 1e9))?;
     Ok(())
 }
 
@@ -119,16 +123,18 @@ fn vq(args: &VqArgs) -> Result<()> {
     let config = VqConfig::released(&[1, 1, 2, 2, 4]);
     let report = VqBench::new(executor.as_ref(), &config, args.image_size)?.report(args.rounds)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report).expect("numbers"));
-        return Ok(());
+        return tell(serde_json::to_string(&report).expect("numbers"));
     }
-    println!("VQ-16 decode of {0}x{0} in f32, {1}", args.image_size, executor.describe());
-    println!("decode        {:.3} s ({:.3} to {:.3})", report.decode.median, report.decode.min, report.decode.max);
-    println!(
+    tell(format_args!("VQ-16 decode of {0}x{0} in f32, {1}", args.image_size, executor.describe()))?;
+    tell(format_args!(
+        "decode        {:.3} s ({:.3} to {:.3})",
+        report.decode.median, report.decode.min, report.decode.max
+    ))?;
+    tell(format_args!(
         "arithmetic    {:.0} GFLOP of plain convolutions, {:.0} GFLOP/s of them",
         report.flops as f64 / 1e9,
         report.flops as f64 / 1e9 / report.decode.median
-    );
+    ))?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::VqConfig;
 use smalti::graph::{BufferId, Extent, Graph, Op, PhaseId};
+use smalti::image;
 use smalti::models::{Pixels, VqDecoder, VqEncoder};
 
 use crate::common::{Expected, compare, compare_to_largest};
@@ -18,6 +19,7 @@ pub fn check(name: &str, folder: &Path, meta: &serde_json::Value, expected: &BTr
     let config = VqConfig::detect(&checkpoint).expect("the configuration is seen in the tensors");
     assert_eq!(config.downsample_size() as u64, meta["downsample"].as_u64().expect("meta.json says the down-sampling"));
     let case = Case { name, checkpoint: &checkpoint, config: &config, expected };
+    case.read_inputs(folder);
     case.decode();
     case.encode();
 }
@@ -32,6 +34,18 @@ struct Case<'a> {
 impl Case<'_> {
     fn expect(&self, tensor: &str) -> &Expected {
         self.expected.get(tensor).unwrap_or_else(|| panic!("{}: no tensor `{tensor}`", self.name))
+    }
+
+    /// `input_i.png` → `encode_input`: the same formula in the same type, so the same bits.
+    fn read_inputs(&self, folder: &Path) {
+        let input = self.expect("encode_input");
+        let pictures = (0..input.shape[0]).flat_map(|i| {
+            let picture = image::read(&folder.join(format!("input_{i}.png"))).expect("a picture");
+            assert_eq!((picture.height(), picture.width()), (input.shape[2], input.shape[3]), "{}: size", self.name);
+            picture.to_f32()
+        });
+        let read: Vec<f64> = pictures.map(f64::from).collect();
+        assert!(read == channels_last(input), "{}: the read pictures are not encode_input", self.name);
     }
 
     /// `decoder_conv_in`, `image`, `image_u8`.
