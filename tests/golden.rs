@@ -28,7 +28,7 @@ fn every_golden_case() {
         match meta["kind"].as_str() {
             Some("c2i") => golden_cases::gpt::check(&name, &folder, &meta, &expected),
             Some("vq") => golden_cases::vq::check(&name, &folder, &meta, &expected),
-            Some(kind) => println!("skipped: golden case {name}: kind `{kind}` is not implemented yet"),
+            Some(kind) => common::report(&format!("skipped: golden case {name}: kind `{kind}` is not implemented yet")),
             None => panic!("{name}: meta.json has no kind"),
         }
     }

@@ -1,7 +1,7 @@
 //! How pictures are drawn: the options of one generation, defined once.
 //!
 //! The command line, the server and the C interface all fill in [`GenerationOptions`]; below
-//! [`GenerationOptions::validate`] there are only [`Sampling`]s, which have no invalid values.
+//! [`GenerationOptions::validate`] there are only [`Sampling`]s, whose values it has checked.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Condition, GptConfig};
+use crate::graph::ops::NO_CODE;
 use crate::graph::{Draw, Extent, Graph, NO_ROW, Row};
 use crate::models::{GptGraph, GptShape};
 use crate::{Error, Result};
@@ -48,8 +49,9 @@ pub struct Finished {
 }
 
 impl Session {
-    /// Lays the transformer out with `shape.pictures` places. Errors when weights are missing or memory is short.
+    /// Lays the transformer out with `shape.pictures` places. Errors when weights are missing.
     pub fn new(executor: &dyn Executor, checkpoint: &Checkpoint, config: &GptConfig, shape: &GptShape) -> Result<Self> {
+        assert!(shape.pictures > 0, "a session holds at least one picture");
         assert!(
             shape.slots >= 2 * shape.pictures && shape.rows >= 2 * shape.pictures,
             "{shape:?} cannot hold guidance"
@@ -173,7 +175,9 @@ impl Session {
             if *token > 0 {
                 let mut last = [0u32];
                 self.plan.read(self.gpt.codes, place * self.tokens + token - 1, &mut last)?;
-                (cond, uncond) = (last[0], last[0]);
+                // A draw that failed goes on with a harmless token; `finish` tells.
+                let last = if last[0] == NO_CODE { 0 } else { last[0] };
+                (cond, uncond) = (last, last);
             }
             let row = |slot: usize, token_: u32| Row {
                 slot: slot as u32,

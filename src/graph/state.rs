@@ -20,6 +20,8 @@ pub struct Row {
 }
 
 /// One token to draw: the logits of one row, or of two under guidance, and all that the draw depends on.
+///
+/// In one run no two draws may name the same row or the same place for their code: they are done side by side.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct Draw {

@@ -67,6 +67,7 @@ impl GptGraph {
         let Condition::Class { num_classes } = config.condition else {
             panic!("the step graph embeds class labels");
         };
+        assert!(config.head_dim().is_multiple_of(4), "the rotation turns pairs of two halves: {config:?}");
         let GptConfig { dim, hidden_dim, vocab_size, norm_eps: eps, .. } = *config;
         let tokens = shape.tokens();
         let positions = 1 + tokens;
@@ -143,7 +144,7 @@ impl GptGraph {
         let last_norm = norm(g, "norm");
         let output = matrix(g, "output", &[vocab_size, dim]);
         g.push(step, "output", NormLogits { logits, x, norm: last_norm, output, vocab_size, dim, eps });
-        g.push(step, "sample", Sample { codes, rows, draws, logits, vocab_size, tokens });
+        g.push(step, "sample", Sample { codes, rows, draws, logits, vocab_size, tokens, pictures: shape.pictures });
 
         Self { graph, step, rows, draws, prefix_log_n, x, logits, codes, k_cache, v_cache }
     }

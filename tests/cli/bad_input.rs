@@ -5,6 +5,7 @@ use std::fs;
 use smalti::generate::Codes;
 use smalti::image::{Rgb8, write_png};
 
+use super::common;
 use super::program::{Folder, fixture, gpt, vq};
 
 /// Runs that must fail: arguments, exit code, words on standard error.
@@ -199,8 +200,7 @@ fn pictures_and_codes_that_cannot_be_used() {
 fn a_full_disk_is_a_failure_and_devices_stay_devices() {
     let full = std::path::Path::new("/dev/full");
     if !full.exists() {
-        println!("skipped: no /dev/full here");
-        return;
+        return common::skip("a full disk", "there is no /dev/full");
     }
     let (gpt, vq, input) = (gpt(), vq(), fixture("golden/vq16/input_0.png"));
     let generate = ["generate", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", "64", "--class", "1"];

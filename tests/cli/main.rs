@@ -1,6 +1,8 @@
 //! The program itself, run on the golden models: what it writes, what it prints, how it ends.
 
 mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
 mod generate;
 mod models;
 mod pictures;

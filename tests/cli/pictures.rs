@@ -1,12 +1,10 @@
 //! `smalti encode`, `decode` and `reconstruct`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 use smalti::checkpoint::Checkpoint;
 use smalti::generate::Codes;
 use smalti::image::{Rgb8, center_crop, read, read_png_text, write_png};
 
+use super::common;
 use super::program::{Folder, fixture, vq};
 
 /// The golden pictures.

@@ -75,5 +75,11 @@ pub fn compare_to_largest(what: &str, found: impl IntoIterator<Item = f64>, expe
 /// Says that a test was skipped and why; with `SMALTI_REQUIRE=all` that is a failure.
 pub fn skip(what: &str, reason: &str) {
     assert!(std::env::var("SMALTI_REQUIRE").as_deref() != Ok("all"), "{what} may not be skipped: {reason}");
-    println!("skipped: {what}: {reason}");
+    report(&format!("skipped: {what}: {reason}"));
+}
+
+/// A line that is seen even when the test passes, which captures what `println!` says.
+pub fn report(line: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "{line}").expect("standard error is open");
 }

@@ -15,6 +15,7 @@ fn case(vocab_size: usize, draws: Vec<Draw>, logits: Vec<f32>) -> (Case, ops::Sa
         logits: graph.buffer("logits", Elem::F32, Per::Row, &[vocab_size], Role::Scratch),
         vocab_size,
         tokens: 4,
+        pictures: extent.draws,
     };
     let phase = graph.phase("step");
     graph.push(phase, "sample", op.clone());
@@ -67,6 +68,20 @@ fn matches_its_twin() {
             let draws: Vec<Draw> = bytemuck::pod_collect_to_vec(&left[op.draws.index()]);
             assert_eq!(draws, twin.draws, "the draws moved on");
         }
+    }
+}
+
+#[test]
+fn one_logit_that_is_no_number_fails_the_draw() {
+    for nan in [f32::NAN, -f32::NAN] {
+        let mut logits = vec![0.5; 40];
+        logits[3] = nan;
+        let (case, op) = case(40, vec![Draw { top_k: 7, ..plain(40, 0) }], logits);
+        let left = case.run_everywhere();
+        assert_eq!(case.values(&left, op.codes)[2], f64::from(ops::NO_CODE));
+        assert_eq!(case.twin().buffers[op.codes.index()][2], f64::from(ops::NO_CODE));
+        let rows: Vec<Row> = bytemuck::cast_slice(&left[op.rows.index()]).to_vec();
+        assert_eq!((rows[0].token, rows[0].position), (0, 4), "the row goes on with a harmless token");
     }
 }
 

@@ -104,6 +104,7 @@ struct Key {
     checkpoint: u64,
     name: String,
     elem: Elem,
+    normalized: bool,
     /// The [`Arrangement`]'s name; "" for as it is.
     arrangement: &'static str,
 }
@@ -126,6 +127,12 @@ impl Arrangement {
     }
 }
 
+impl Arrangement {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
 impl WeightCache {
     /// The weight, loaded or shared with the plans that have it.
     pub fn get(
@@ -134,8 +141,17 @@ impl WeightCache {
         weight: &Weight,
         arrangement: Option<&Arrangement>,
     ) -> Result<Arc<WeightData>> {
-        let name = arrangement.map_or("", |arrangement| arrangement.name);
-        let key = Key { checkpoint: checkpoint.id(), name: weight.name.clone(), elem: weight.elem, arrangement: name };
+        if let Source::Constant(_) = weight.source {
+            // Computed from what the plan is for, the picture's size say, and not from the checkpoint.
+            return load(checkpoint, weight).map(Arc::new);
+        }
+        let key = Key {
+            checkpoint: checkpoint.id(),
+            name: weight.name.clone(),
+            elem: weight.elem,
+            normalized: matches!(weight.source, Source::NormalizedTensor),
+            arrangement: arrangement.map_or("", |arrangement| arrangement.name),
+        };
         let loaded = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
@@ -183,7 +199,11 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
 /// The weight's values in f32, from wherever they come.
 fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32>> {
     match &weight.source {
-        Source::Constant(values) => Ok(values.to_vec()),
+        Source::Constant(values) => {
+            let len = weight.shape.iter().product::<usize>();
+            assert_eq!(values.len(), len, "the constant `{}` does not fill its shape", weight.name);
+            Ok(values.to_vec())
+        }
         Source::Tensor => Ok(find(checkpoint, weight)?.to_f32()),
         Source::NormalizedTensor => {
             let mut values = find(checkpoint, weight)?.to_f32();

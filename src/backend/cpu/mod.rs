@@ -80,7 +80,13 @@ impl Executor for CpuExecutor {
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
         let ops = || graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
-        let arrangements: HashMap<WeightId, Arrangement> = ops().filter_map(arrangement_of).collect();
+        let mut arrangements: HashMap<WeightId, Arrangement> = HashMap::new();
+        for (id, arrangement) in ops().filter_map(arrangement_of) {
+            let name = arrangement.name();
+            let other = arrangements.insert(id, arrangement);
+            let same = other.is_none_or(|other| other.name() == name);
+            assert!(same, "two ops want `{}` in different forms", graph.weight_at(id).name);
+        }
         let ids: Vec<WeightId> = graph.weight_ids().collect();
         let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
         let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;

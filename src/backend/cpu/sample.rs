@@ -15,9 +15,10 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
     let (logits, codes) = (cx.buffer::<f32>(op.logits), cx.buffer::<u32>(op.codes));
     cx.member.deal(cx.extent.draws, 1, |range| {
         for d in range {
+            // SAFETY: the table holds the run's draws.
             op.check(unsafe { &*draws.add(d) }, cx.extent);
-            // SAFETY: the draw was checked; draw d, its rows and its picture's codes are this member's alone: the session gives
-            // each row to one draw at most. The scratch holds two vocabularies.
+            // SAFETY: the draw was checked; draw d, its rows and its picture's codes are this member's alone, as
+            // `Draw` demands of who writes the table. The scratch holds two vocabularies.
             unsafe {
                 let draw = &mut *draws.add(d);
                 let row = |r: u32| std::slice::from_raw_parts(logits.add(r as usize * op.vocab_size), op.vocab_size);
@@ -26,8 +27,9 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
                 let copy = std::slice::from_raw_parts_mut(cx.own_scratch().add(room), op.vocab_size);
                 guide(cx.isa, z, row(draw.cond_row), (draw.uncond_row != NO_ROW).then(|| row(draw.uncond_row)), draw);
                 let keep = cutoff(z, draw.top_k as usize, draw.top_p, copy);
-                // No code at all comes from NaN alone: the mark goes to the session, a harmless token to the rows.
-                let code = pick(cx.isa, z, keep, draw);
+                // What is no number has no code: the mark goes to the session, a harmless token to the rows.
+                let numbers = !z.iter().any(|z| z.is_nan());
+                let code = if numbers { pick(cx.isa, z, keep, draw) } else { NO_CODE };
                 *codes.add(draw.picture as usize * op.tokens + draw.token as usize) = code;
                 for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
                     let row = &mut *rows.add(r as usize);
@@ -62,7 +64,7 @@ unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]
 
 kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
 
-/// The lowest code of the largest z + noise among those with z ≥ keep; NO_CODE when there is none (NaN).
+/// The lowest code of the largest z + noise among those with z ≥ keep; NO_CODE when there is none.
 #[inline(always)]
 #[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {

@@ -99,7 +99,7 @@ impl Member<'_> {
     /// to run; results must not depend on it. A thread may arrive when the team is phases ahead, so what ops
     /// write may be read inside `work` only.
     pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
-        debug_assert!(total < u32::MAX as usize && chunk > 0);
+        assert!(total < u32::MAX as usize && chunk > 0, "{total} pieces are more than a phase counts");
         let phase = self.phase.get();
         self.phase.set(phase.wrapping_add(1));
         while let Some(start) = self.take(phase, total, chunk) {

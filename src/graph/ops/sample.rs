@@ -27,6 +27,8 @@ pub struct Sample {
     pub vocab_size: usize,
     /// N
     pub tokens: usize,
+    /// Pictures that `codes` holds
+    pub pictures: usize,
 }
 
 impl Sample {
@@ -34,7 +36,8 @@ impl Sample {
     pub fn check(&self, draw: &Draw, extent: Extent) {
         let rows = [draw.cond_row, draw.uncond_row].into_iter().filter(|&row| row != NO_ROW);
         assert!(draw.cond_row != NO_ROW && rows.max().is_some_and(|row| (row as usize) < extent.rows), "{draw:?}");
-        assert!((draw.token as usize) < self.tokens, "{draw:?}");
+        let place = (draw.picture as usize) < self.pictures && (draw.token as usize) < self.tokens;
+        assert!(place, "{draw:?} outside {} pictures of {} tokens", self.pictures, self.tokens);
         assert!(draw.top_k >= 1 && draw.top_p > 0.0, "{draw:?}");
     }
 
@@ -58,8 +61,9 @@ impl Sample {
                 })
                 .collect();
             let keep = kept(&z, draw.top_k as usize, draw.top_p);
-            let (mut best, mut code) = (f32::NEG_INFINITY, 0);
-            for (v, &z) in z.iter().enumerate().filter(|(v, _)| keep[*v]) {
+            let (mut best, mut code) = (f32::NEG_INFINITY, NO_CODE);
+            let numbers = !z.iter().any(|z| z.is_nan());
+            for (v, &z) in z.iter().enumerate().filter(|(v, _)| numbers && keep[*v]) {
                 let score = if draw.greedy == 1 { z } else { z + gumbel(draw.seed, draw.image, draw.token, v as u32) };
                 if score > best {
                     (best, code) = (score, v as u32);
@@ -68,7 +72,7 @@ impl Sample {
             twin.buffers[self.codes.index()][draw.picture as usize * self.tokens + draw.token as usize] =
                 f64::from(code);
             for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
-                twin.rows[r as usize].token = code;
+                twin.rows[r as usize].token = if code == NO_CODE { 0 } else { code };
                 twin.rows[r as usize].position += 1;
             }
             twin.draws[d].token += 1;

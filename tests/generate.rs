@@ -1,0 +1,58 @@
+//! Sessions beyond the golden cases: several plans of one checkpoint alive, damaged weights.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use smalti::backend::cpu::CpuExecutor;
+use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
+use smalti::config::{GenerationOptions, GptConfig};
+use smalti::generate::{Request, Session, generate};
+use smalti::graph::Elem;
+use smalti::models::GptShape;
+use smalti::{Error, Result};
+
+fn open() -> (Checkpoint, GptConfig) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/c2i/gpt.pt");
+    let checkpoint = Checkpoint::open(&file, WeightsChoice::Model).expect("it opens");
+    let (config, _) = GptConfig::detect(&checkpoint, Some(2)).expect("a transformer");
+    (checkpoint, config)
+}
+
+fn session(executor: &CpuExecutor, model: &(Checkpoint, GptConfig), latent_size: usize) -> Session {
+    let shape = GptShape { latent_size, slots: 4, rows: 4, pictures: 2, precision: Elem::F32 };
+    Session::new(executor, &model.0, &model.1, &shape).expect("a session")
+}
+
+fn codes(session: &mut Session, options: &GenerationOptions) -> Result<Vec<Vec<u32>>> {
+    let sampling = options.validate(256).expect("valid options");
+    let requests: Vec<Request> = (0..3).map(|image| Request { class: 5, image, sampling }).collect();
+    generate(session, &requests, |_| true)
+}
+
+#[test]
+fn plans_of_two_sizes_live_side_by_side() {
+    let model = open();
+    let options = GenerationOptions::default();
+    let alone = |size| codes(&mut session(&CpuExecutor::new(2), &model, size), &options).expect("codes");
+    let (small, large) = (alone(3), alone(6));
+    let executor = CpuExecutor::new(2);
+    let mut first = session(&executor, &model, 3);
+    let mut second = session(&executor, &model, 6);
+    assert_eq!(codes(&mut second, &options).expect("codes"), large);
+    assert_eq!(codes(&mut first, &options).expect("codes"), small);
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_an_error() {
+    let (checkpoint, config) = open();
+    let mut tensors: BTreeMap<String, Tensor> = checkpoint.tensors().clone();
+    let output = tensors.get_mut("output.weight").expect("the head");
+    *output = Tensor::from_f32(output.shape().to_vec(), &vec![f32::NAN; output.len()]);
+    let model = (Checkpoint::from_tensors("damaged", tensors, BTreeMap::new()), config);
+    // With an interval the tables are written anew in the middle of the picture.
+    for cfg_interval in [-1, 3] {
+        let options = GenerationOptions { cfg_interval, ..Default::default() };
+        let refused = codes(&mut session(&CpuExecutor::new(2), &model, 4), &options);
+        assert!(matches!(&refused, Err(Error::Mismatch { found, .. }) if found == "NaN"), "{refused:?}");
+    }
+}
