@@ -81,7 +81,7 @@ fn a_pickle_that_calls() {
         let call = Pickle::new().global(module, "system").text(&command).op([0x85]).op("R");
         has(&refusal(&torch(&call.clone().end(), &[])), &[&format!("{module}.system"), "runs nothing", "re-save"]);
         let model = Pickle::new().op("}").text("model").global(module, "system").text(&command).op([0x85]).op("Rs");
-        has(&refusal(&torch(&model.end(), &[])), &["`model`", "expected tensors"]);
+        has(&refusal(&torch(&model.end(), &[])), &["`model`", "expected tensors", &format!("`{module}.system`")]);
     }
     // The same by BUILD, NEWOBJ and a call of a call's result.
     let eval = Pickle::new().global("builtins", "eval").text("1").op([0x85, 0x81]).text("2").op([0x85]).op("R}b");
