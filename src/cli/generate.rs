@@ -84,9 +84,6 @@ pub fn run(args: &Args) -> Result<()> {
     let output = Output::check(&args.output)?;
     if let Some(path) = &args.codes {
         check_file("codes", path)?;
-        if *path == args.output {
-            return Err(wrong_option("codes", path.display(), "another file than --output", ""));
-        }
     }
     let display = Display::new(args.quiet);
     let model = open(args, &display)?;
@@ -99,6 +96,11 @@ pub fn run(args: &Args) -> Result<()> {
     check_image_size(image_size, downsample_size)?;
     check_count(args, classes.len())?;
     let requests = requests(&classes, args.count, args.first_image, sampling);
+    if let Some(path) = &args.codes
+        && output.holds(path, requests.iter().map(|request| request.image))
+    {
+        return Err(wrong_option("codes", path.display(), "another file than the pictures of --output", ""));
+    }
 
     let executor = args.device.executor()?;
     if let Output::Grid(_) = output {

@@ -134,6 +134,10 @@ fn places_that_cannot_be_written() {
             (&["--codes", "none/c.safetensors"], 2, &["--codes none/c.safetensors"]),
             (&["--codes", "folder"], 2, &["--codes folder", "found a folder"]),
             (&["--codes", "a.png", "-o", "a.png"], 2, &["--codes a.png", "another file"]),
+            (&["--codes", "./a.png", "-o", "a.png"], 2, &["--codes ./a.png", "another file"]),
+            (&["--codes", "a.png", "-o", "folder/../a.png"], 2, &["--codes a.png", "another file"]),
+            (&["--codes", "folder/000000.png", "-o", "./folder"], 2, &["--codes folder/000000.png", "another file"]),
+            (&["--codes", "folder/000003.png", "-o", "folder/", "--first-image", "3"], 2, &["another file"]),
         ],
     );
     all_fail(
