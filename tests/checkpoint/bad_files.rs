@@ -143,11 +143,15 @@ fn lying_safetensors_headers() {
         format!(r#"{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}}}"#)
     };
     has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 12])), &["16 bytes", "12", "incomplete"]);
-    has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 20])), &["16 bytes", "20"]);
-    has(&refusal(&safetensors(&tensor("F32", "[5]", 0, 16), &[0; 16])), &["header"]);
+    has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 20])), &["16 bytes", "20", "damaged"]);
+    has(
+        &refusal(&safetensors(&tensor("F32", "[5]", 0, 16), &[0; 16])),
+        &["header", "`x`", "20 bytes", "found 16", "damaged"],
+    );
     has(&refusal(&safetensors(&tensor("F32", "[4]", 4, 20), &[0; 20])), &["header", "x"]);
-    has(&refusal(&safetensors(&tensor("F32", "[4]", 16, 0), &[0; 16])), &["header"]);
-    has(&refusal(&safetensors(&tensor("F32", "[18446744073709551615,2]", 0, 16), &[0; 16])), &["header"]);
+    has(&refusal(&safetensors(&tensor("F32", "[4]", 16, 0), &[0; 16])), &["header", "`x`", "16 bytes", "damaged"]);
+    let overflowing = tensor("F32", "[18446744073709551615,2]", 0, 16);
+    has(&refusal(&safetensors(&overflowing, &[0; 16])), &["header", "`x`", "found 16 bytes", "damaged"]);
     has(&refusal(&safetensors(&tensor("F33", "[4]", 0, 16), &[0; 16])), &["header", "F33"]);
     has(&refusal(&safetensors(&tensor("F32", "[-4]", 0, 16), &[0; 16])), &["header"]);
     has(&refusal(&safetensors("{\"x\"", &[])), &["header"]);
