@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::graph::print::bytes;
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,10 +24,10 @@ pub enum Error {
     },
 
     /// A file is not what its format promises.
-    #[error("{}: not a usable {format} file: {problem}", path.display())]
+    #[error("{}: not a usable {}: {problem}", path.display(), thing(format))]
     Format {
         path: PathBuf,
-        /// "safetensors", "PyTorch", "PNG" …
+        /// "safetensors", "PyTorch", "PNG" …; a name that ends with "folder" is one, all else are files.
         format: &'static str,
         /// What was expected and what was found, and in which entry or tensor.
         problem: String,
@@ -42,9 +44,10 @@ pub enum Error {
     Mismatch { what: String, expected: String, found: String, hint: String },
 
     /// An option outside its range. The program exits with 2.
-    #[error("--{option} {value}: expected {expected}")]
+    #[error("{} {value}: expected {expected}", flag(option))]
     Option {
-        /// The flag's name without dashes, as the command line, the server and the C interface spell it.
+        /// The flag's name without dashes, as the command line, the server and the C interface spell it;
+        /// in capitals, the name of an argument without a flag or of an environment variable.
         option: &'static str,
         value: String,
         expected: String,
@@ -52,12 +55,23 @@ pub enum Error {
     },
 
     /// The device has too little memory; told before anything runs.
-    #[error("{what} needs {needed_bytes} bytes of memory, {free_bytes} are free")]
+    #[error("{what} needs {} of memory, {} are free", bytes(*needed_bytes), bytes(*free_bytes))]
     OutOfMemory { what: String, needed_bytes: u64, free_bytes: u64, hint: String },
 
     /// The progress callback asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// What of a format is not usable.
+fn thing(format: &str) -> String {
+    if format.ends_with("folder") { format.into() } else { format!("{format} file") }
+}
+
+/// An option as the user writes it.
+fn flag(option: &str) -> String {
+    let dashes = if option.starts_with(|c: char| c.is_ascii_uppercase()) { "" } else { "--" };
+    format!("{dashes}{option}")
 }
 
 impl Error {

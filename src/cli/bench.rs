@@ -3,7 +3,7 @@
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::device::{DeviceArgs, Precision};
-use super::{tell, wrong_option};
+use super::{plural, tell, wrong_option};
 use crate::Result;
 use crate::bench::{ReadBandwidth, StepBench, VqBench};
 use crate::config::{PRESETS, Preset, VqConfig};
@@ -31,21 +31,21 @@ struct StepArgs {
     #[arg(long, default_value = "B", value_name = "SIZE")]
     model: String,
     /// Pictures at once
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     images: usize,
     /// One row per picture instead of two
     #[arg(long)]
     no_guidance: bool,
     /// Side of the pictures in pixels, 16 per code
-    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: usize,
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
     /// Rounds of bandwidth and steps in turn
-    #[arg(long, default_value_t = 7, value_name = "N")]
+    #[arg(long, default_value_t = 7, value_name = "N", allow_negative_numbers = true)]
     rounds: usize,
     /// Steps per round
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", allow_negative_numbers = true)]
     steps: usize,
     /// One line of JSON instead of text
     #[arg(long)]
@@ -57,10 +57,10 @@ struct StepArgs {
 #[derive(ClapArgs, Debug)]
 struct VqArgs {
     /// Side of the picture in pixels
-    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: usize,
     /// Decodes that count
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", allow_negative_numbers = true)]
     rounds: usize,
     /// One line of JSON instead of text
     #[arg(long)]
@@ -83,11 +83,9 @@ fn step(args: &StepArgs) -> Result<()> {
     })?;
     let latent_size = latent_size(args.image_size)?;
     let middle = latent_size * latent_size / 2;
-    for (option, value, most) in [("images", args.images, 4096), ("steps", args.steps, middle)] {
-        if value == 0 || value > most {
-            return Err(wrong_option(option, value, format!("1 to {most}"), ""));
-        }
-    }
+    check_range("images", args.images, 4096)?;
+    check_range("rounds", args.rounds, MOST_ROUNDS)?;
+    check_range("steps", args.steps, middle)?;
     let executor = args.device.executor()?;
     let guidance = !args.no_guidance;
     let mut bench =
@@ -99,9 +97,9 @@ fn step(args: &StepArgs) -> Result<()> {
     let (bytes, bandwidth) = (report.bytes as f64, report.bandwidth.median);
     tell(format_args!("GPT-{} {}, {}", preset.name, args.precision.name(), executor.describe()))?;
     tell(format_args!(
-        "rows          {} ({} images{})",
+        "rows          {} ({}{})",
         report.rows,
-        args.images,
+        plural(args.images, "image"),
         if guidance { ", guided" } else { "" }
     ))?;
     tell(format_args!("bytes         {:.1} MB per step", bytes / 1e6))?;
@@ -119,6 +117,7 @@ fn step(args: &StepArgs) -> Result<()> {
 
 fn vq(args: &VqArgs) -> Result<()> {
     latent_size(args.image_size)?;
+    check_range("rounds", args.rounds, MOST_ROUNDS)?;
     let executor = args.device.executor()?;
     let config = VqConfig::released(&[1, 1, 2, 2, 4]);
     let report = VqBench::new(executor.as_ref(), &config, args.image_size)?.report(args.rounds)?;
@@ -138,10 +137,21 @@ fn vq(args: &VqArgs) -> Result<()> {
     Ok(())
 }
 
+/// More rounds take days.
+const MOST_ROUNDS: usize = 1_000_000;
+
+fn check_range(option: &'static str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(wrong_option(option, value, format!("1 to {most}"), ""))
+}
+
 fn latent_size(image_size: usize) -> Result<usize> {
     const DOWNSAMPLE: usize = 16;
-    if image_size == 0 || !image_size.is_multiple_of(DOWNSAMPLE) || image_size > 4096 {
-        return Err(wrong_option("image-size", image_size, format!("a multiple of {DOWNSAMPLE} up to 4096"), ""));
+    if !(2 * DOWNSAMPLE..=4096).contains(&image_size) || !image_size.is_multiple_of(DOWNSAMPLE) {
+        let expected = format!("a multiple of {DOWNSAMPLE} from {} to 4096", 2 * DOWNSAMPLE);
+        return Err(wrong_option("image-size", image_size, expected, ""));
     }
     Ok(image_size / DOWNSAMPLE)
 }

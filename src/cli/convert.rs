@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    check_file("output", &args.output)?;
+    check_file("OUT", &args.output)?;
     let checkpoint = Checkpoint::open(&args.input, args.weights)?;
     let converted = convert(&checkpoint, &args.output, &ConvertOptions { dtype: args.dtype, n_head: args.n_head })?;
     let display = Display::new(args.quiet);

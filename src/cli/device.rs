@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::Result;
 use crate::backend::Executor;
 use crate::backend::cpu::CpuExecutor;
+use crate::backend::cpu::simd::Isa;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::VqConfig;
 use crate::graph::Elem;
@@ -64,8 +65,21 @@ impl DeviceArgs {
         if self.threads > MOST {
             return Err(super::wrong_option("threads", self.threads, format!("at most {MOST}"), ""));
         }
+        check_instructions()?;
         Ok(Box::new(CpuExecutor::new(self.threads)))
     }
+}
+
+/// Checks that `SMALTI_CPU`, where it is set, names instructions that this processor has.
+fn check_instructions() -> Result<()> {
+    const VARIABLE: &str = "SMALTI_CPU";
+    let Some(wanted) = std::env::var_os(VARIABLE) else { return Ok(()) };
+    let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    if names.iter().any(|name| wanted == *name) {
+        return Ok(());
+    }
+    let expected = format!("what this processor has: {}", names.join(", "));
+    Err(super::wrong_option(VARIABLE, wanted.display(), expected, "unset it for the best one"))
 }
 
 /// What the transformer's weights are held as.

@@ -24,7 +24,9 @@ const SAMPLE_CLASSES: &str = "207,360,387,974,88,979,417,279";
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 207,360 --image-size 256
-  smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/")]
+  smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
+
+SMALTI_CPU=avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
 pub struct Args {
     /// GPT checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
     #[arg(long, value_name = "FILE", env = "SMALTI_GPT_CKPT")]
@@ -84,14 +86,11 @@ pub fn run(args: &Args) -> Result<()> {
     let output = Output::check(&args.output)?;
     if let Some(path) = &args.codes {
         check_file("codes", path)?;
-        if *path == args.output {
-            return Err(wrong_option("codes", path.display(), "another file than --output", ""));
-        }
     }
     let display = Display::new(args.quiet);
     let model = open(args, &display)?;
     let sampling = args.options.validate(model.gpt_config.vocab_size)?;
-    let labels = labels(&model);
+    let labels = labels(&model, &display);
     let classes = classes(args, &model.gpt_config, labels.as_ref())?;
     let downsample_size = model.vq_config.downsample_size();
     let image_size =
@@ -99,6 +98,11 @@ pub fn run(args: &Args) -> Result<()> {
     check_image_size(image_size, downsample_size)?;
     check_count(args, classes.len())?;
     let requests = requests(&classes, args.count, args.first_image, sampling);
+    if let Some(path) = &args.codes
+        && output.holds(path, requests.iter().map(|request| request.image))
+    {
+        return Err(wrong_option("codes", path.display(), "another file than the pictures of --output", ""));
+    }
 
     let executor = args.device.executor()?;
     if let Output::Grid(_) = output {
@@ -206,9 +210,20 @@ fn check_grid(pictures: usize, image_size: usize, free_bytes: u64) -> Result<()>
 }
 
 /// Names from the model's metadata, else ImageNet's where they fit.
-fn labels(model: &Model) -> Option<Labels> {
+fn labels(model: &Model, display: &Display) -> Option<Labels> {
     let Condition::Class { num_classes } = model.gpt_config.condition else { return None };
-    let names = model.gpt.metadata().get("class_names").and_then(|text| serde_json::from_str(text).ok());
+    let names = model.gpt.metadata().get("class_names").and_then(|text| {
+        let names = serde_json::from_str::<Vec<String>>(text);
+        let found = match &names {
+            Ok(names) if names.len() == num_classes => None,
+            Ok(names) => Some(plural(names.len(), "name")),
+            Err(error) => Some(format!("another text ({error})")),
+        };
+        if let Some(found) = found {
+            display.note(&format!("class_names ignored: expected a JSON list of {num_classes} names, found {found}"));
+        }
+        names.ok()
+    });
     Labels::for_model(num_classes, names)
 }
 

@@ -39,6 +39,35 @@ impl Output {
         }
         Ok(Self::Folder(path.to_path_buf()))
     }
+
+    /// Whether pictures with these numbers would be written over the file at `path`.
+    pub fn holds(&self, path: &Path, numbers: impl IntoIterator<Item = u64>) -> bool {
+        match self {
+            Self::Grid(grid) => same_file(grid, path),
+            Self::Folder(folder) => {
+                let name = fs::canonicalize(path).ok().and_then(|path| Some(path.file_name()?.to_os_string()));
+                let names = [name.as_deref(), path.file_name()];
+                let named = |number: &u64| names.contains(&Some(numbered(*number).as_ref()));
+                numbers.into_iter().filter(named).any(|number| same_file(&folder.join(numbered(number)), path))
+            }
+        }
+    }
+}
+
+/// Whether two paths lead to one file, there or not, however they are spelled.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
+    };
+    let one_place = place(a).is_some_and(|a| place(b) == Some(a));
+    let one_file = fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b));
+    a == b || one_place || one_file
+}
+
+/// A picture's name in a folder.
+fn numbered(number: u64) -> String {
+    format!("{number:06}.png")
 }
 
 /// Puts pictures where they go, one by one: a folder's at once, a grid's when all are there.
@@ -61,7 +90,7 @@ impl Gallery {
             return Ok(());
         };
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
-        write(&folder.join(format!("{number:06}.png")), &picture, &fields())
+        write(&folder.join(numbered(number)), &picture, &fields())
     }
 
     /// Writes the grid, in the order of the numbers, with its text.

@@ -121,6 +121,7 @@ fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (
     let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(fixed + one);
     if needed > free {
         let hint = match would_fit {
+            0 if layout.precision == Elem::Bf16 => "use a smaller --image-size or a smaller model".into(),
             0 => "use --precision bf16, a smaller --image-size or a smaller model".into(),
             fits => format!("--batch-size {fits} would fit"),
         };

@@ -81,7 +81,7 @@ fn a_pickle_that_calls() {
         let call = Pickle::new().global(module, "system").text(&command).op([0x85]).op("R");
         has(&refusal(&torch(&call.clone().end(), &[])), &[&format!("{module}.system"), "runs nothing", "re-save"]);
         let model = Pickle::new().op("}").text("model").global(module, "system").text(&command).op([0x85]).op("Rs");
-        has(&refusal(&torch(&model.end(), &[])), &["`model`", "expected tensors"]);
+        has(&refusal(&torch(&model.end(), &[])), &["`model`", "expected tensors", &format!("`{module}.system`")]);
     }
     // The same by BUILD, NEWOBJ and a call of a call's result.
     let eval = Pickle::new().global("builtins", "eval").text("1").op([0x85, 0x81]).text("2").op([0x85]).op("R}b");
@@ -143,11 +143,15 @@ fn lying_safetensors_headers() {
         format!(r#"{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}}}"#)
     };
     has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 12])), &["16 bytes", "12", "incomplete"]);
-    has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 20])), &["16 bytes", "20"]);
-    has(&refusal(&safetensors(&tensor("F32", "[5]", 0, 16), &[0; 16])), &["header"]);
+    has(&refusal(&safetensors(&tensor("F32", "[4]", 0, 16), &[0; 20])), &["16 bytes", "20", "damaged"]);
+    has(
+        &refusal(&safetensors(&tensor("F32", "[5]", 0, 16), &[0; 16])),
+        &["header", "`x`", "20 bytes", "found 16", "damaged"],
+    );
     has(&refusal(&safetensors(&tensor("F32", "[4]", 4, 20), &[0; 20])), &["header", "x"]);
-    has(&refusal(&safetensors(&tensor("F32", "[4]", 16, 0), &[0; 16])), &["header"]);
-    has(&refusal(&safetensors(&tensor("F32", "[18446744073709551615,2]", 0, 16), &[0; 16])), &["header"]);
+    has(&refusal(&safetensors(&tensor("F32", "[4]", 16, 0), &[0; 16])), &["header", "`x`", "16 bytes", "damaged"]);
+    let overflowing = tensor("F32", "[18446744073709551615,2]", 0, 16);
+    has(&refusal(&safetensors(&overflowing, &[0; 16])), &["header", "`x`", "found 16 bytes", "damaged"]);
     has(&refusal(&safetensors(&tensor("F33", "[4]", 0, 16), &[0; 16])), &["header", "F33"]);
     has(&refusal(&safetensors(&tensor("F32", "[-4]", 0, 16), &[0; 16])), &["header"]);
     has(&refusal(&safetensors("{\"x\"", &[])), &["header"]);

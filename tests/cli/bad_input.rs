@@ -50,7 +50,7 @@ fn options_out_of_range() {
             (&["--count", "0"], 2, &["--count 0", "1 or more"]),
             (&["--count", "99999999999999999"], 2, &["--count", "at most", "--first-image"]),
             (&["--batch-size", "0"], 2, &["--batch-size 0", "1 or more"]),
-            (&["--batch-size", "999999999999"], 1, &["bytes of memory", "--batch-size"]),
+            (&["--batch-size", "999999999999"], 1, &["B of memory", "--batch-size"]),
             (&["--first-image", "18446744073709551615"], 2, &["--first-image", "room"]),
             (&["--threads", "100000"], 2, &["--threads 100000", "at most"]),
             (&["--device", "cuda"], 2, &["--device cuda:0", "--device cpu"]),
@@ -109,6 +109,11 @@ fn models_that_cannot_be_used() {
             (&["convert", "none.pt", "out.safetensors"], 1, &["none.pt"]),
             (&["convert", "cut.pt", "out.safetensors"], 1, &["cut.pt"]),
             (&["inspect", "none.pt"], 1, &["none.pt"]),
+            (&["inspect", "."], 1, &["not a usable Hub folder: expected"]),
+            (&["bench", "step", "--rounds", "0"], 2, &["--rounds 0", "1 to"]),
+            (&["bench", "vq", "--rounds", "0"], 2, &["--rounds 0", "1 to"]),
+            (&["bench", "step", "--images", "-1"], 2, &["invalid value '-1'", "--images"]),
+            (&["bench", "vq", "--image-size", "16"], 2, &["--image-size 16", "from 32 to"]),
             (&["inspect", &gpt, "--batch-size", "0"], 2, &["--batch-size 0"]),
             (&["inspect", &gpt, "--bandwidth", "0"], 2, &["--bandwidth 0"]),
             (&["inspect", &gpt, "--downsample-size", "0"], 2, &["--downsample-size 0"]),
@@ -135,6 +140,10 @@ fn places_that_cannot_be_written() {
             (&["--codes", "none/c.safetensors"], 2, &["--codes none/c.safetensors"]),
             (&["--codes", "folder"], 2, &["--codes folder", "found a folder"]),
             (&["--codes", "a.png", "-o", "a.png"], 2, &["--codes a.png", "another file"]),
+            (&["--codes", "./a.png", "-o", "a.png"], 2, &["--codes ./a.png", "another file"]),
+            (&["--codes", "a.png", "-o", "folder/../a.png"], 2, &["--codes a.png", "another file"]),
+            (&["--codes", "folder/000000.png", "-o", "./folder"], 2, &["--codes folder/000000.png", "another file"]),
+            (&["--codes", "folder/000003.png", "-o", "folder/", "--first-image", "3"], 2, &["another file"]),
         ],
     );
     all_fail(
@@ -144,7 +153,7 @@ fn places_that_cannot_be_written() {
             (&["encode", &input, "--vq-ckpt", &vq, "-o", "none/c.safetensors"], 2, &["none"]),
             (&["reconstruct", &input, "--vq-ckpt", &vq, "-o", "none/c.png"], 2, &["none"]),
             (&["convert", &gpt, "none/c.safetensors"], 2, &["none"]),
-            (&["convert", &gpt, "folder"], 2, &["found a folder"]),
+            (&["convert", &gpt, "folder"], 2, &["error: OUT folder", "found a folder"]),
         ],
     );
     assert_eq!(fs::read(folder.path("file")).unwrap(), b"mine");
@@ -192,6 +201,16 @@ fn pictures_and_codes_that_cannot_be_used() {
         ],
     );
     folder.run(&["decode", "of_300.safetensors", "--vq-ckpt", &vq8, "-o", "fine.png"]).lines();
+}
+
+#[test]
+fn instructions_that_no_processor_has() {
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("smalti");
+    command.env("SMALTI_CPU", "bogus").args(["bench", "vq", "--device", "cpu"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("error: SMALTI_CPU bogus") && text.contains("portable"), "{text}");
 }
 
 /// `/dev/full` answers every write as a full disk does.

@@ -139,6 +139,22 @@ fn names_from_the_metadata_mean_classes() {
 }
 
 #[test]
+fn names_of_a_wrong_form_are_told_of() {
+    let checkpoint = Checkpoint::open(gpt().as_ref(), WeightsChoice::Model).unwrap();
+    for (names, found) in [("sea, house", "found another text"), (r#"["sea"]"#, "found 1 name")] {
+        let folder = Folder::new();
+        let metadata = [("class_names".to_string(), names.to_string())];
+        let named = Checkpoint::from_tensors("named", checkpoint.tensors().clone(), metadata.into());
+        convert(&named, &folder.path("named.safetensors"), &ConvertOptions::default()).unwrap();
+        let models = ["generate", "--gpt-ckpt", "named.safetensors", "--vq-ckpt", &vq()];
+        let run = folder.run(&[&models[..], &["--image-size", "64", "--class", "1"]].concat());
+        assert_eq!(run.lines(), ["sample_c2i.png"]);
+        let note = format!("note: class_names ignored: expected a JSON list of 10 names, {found}");
+        assert!(run.stderr.contains(&note), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn models_come_from_the_environment_too() {
     let folder = Folder::new();
     let mut command = assert_cmd::cargo::cargo_bin_cmd!("smalti");

@@ -48,7 +48,7 @@ pub(super) fn choose<'v, 'a>(
         WeightsChoice::Ema => under(EMA),
     };
     found.ok_or_else(|| {
-        let found = keys(entries);
+        let found = keys(values, entries);
         if choice == WeightsChoice::Ema {
             return no_ema(path, &found);
         }
@@ -66,15 +66,21 @@ fn has_tensors(values: &Values, entries: Entries) -> bool {
         .any(|&(key, value)| matches!(key, Value::Str(_)) && matches!(values.node(value), Some(Node::Tensor(_))))
 }
 
-/// The first few keys of a dict, for errors.
-fn keys(entries: Entries) -> String {
+/// The first few keys of a dict, for errors, and which of their values only running code could make.
+fn keys(values: &Values, entries: Entries) -> String {
     const MOST: usize = 8;
     let names: Vec<String> = entries
         .iter()
         .take(MOST)
-        .map(|(key, _)| match key {
-            Value::Str(name) => format!("`{}`", shorten(name)),
-            _ => "a key that is no text".into(),
+        .map(|&(key, value)| {
+            let key = match key {
+                Value::Str(name) => format!("`{}`", shorten(name)),
+                _ => "a key that is no text".into(),
+            };
+            match values.node(value) {
+                Some(Node::Opaque(_)) => format!("{key} ({})", values.describe(value)),
+                _ => key,
+            }
         })
         .collect();
     match (names.len(), entries.len()) {
