@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::graph::print::bytes;
+use crate::units::bytes;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

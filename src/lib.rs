@@ -36,5 +36,6 @@ pub mod graph;
 pub mod image;
 pub mod math;
 pub mod models;
+pub mod units;
 
 pub use error::{Error, Result};

@@ -7,13 +7,14 @@ use std::path::Path;
 
 /// What a room may name of the crate, itself aside. `error` stands for `Error` and `Result`.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("error", &[]),
+    ("units", &[]),
+    ("error", &["units"]),
     ("math", &[]),
     ("files", &["error"]),
     ("image", &["error", "files"]),
     ("checkpoint", &["config", "error", "files"]),
     ("config", &["checkpoint", "error"]),
-    ("graph", &["math"]),
+    ("graph", &["math", "units"]),
     ("models", &["config", "error", "graph"]),
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),

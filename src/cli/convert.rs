@@ -9,7 +9,7 @@ use super::progress::Display;
 use super::tell;
 use crate::Result;
 use crate::checkpoint::{Checkpoint, ConvertOptions, DType, WeightsChoice, convert};
-use crate::graph::print::bytes;
+use crate::units::bytes;
 
 /// Write a checkpoint as safetensors, with its configuration in the metadata
 #[derive(ClapArgs, Debug)]

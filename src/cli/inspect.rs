@@ -11,9 +11,10 @@ use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{Condition, GptConfig, ModelConfig, VqConfig, default_image_size};
-use crate::graph::print::{Table, buffers, bytes, flops, memory, ops};
+use crate::graph::print::{Table, buffers, memory, ops};
 use crate::graph::{Cost, Extent, Graph, Load, PhaseId};
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+use crate::units::{bytes, flops};
 
 /// Show a checkpoint's configuration, tensors, plan, memory and floor
 #[derive(ClapArgs, Debug)]
