@@ -3,7 +3,7 @@
 use crate::backend::Executor;
 use crate::checkpoint::Checkpoint;
 use crate::config::{GptConfig, Sampling, VqConfig};
-use crate::graph::{Elem, Role};
+use crate::graph::Elem;
 use crate::image::Rgb8;
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, latent_size};
 use crate::{Error, Result};
@@ -102,23 +102,14 @@ fn shape(layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
 fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (usize, usize)) -> Result<usize> {
     /// More at once no longer raise the throughput of a CPU.
     const MOST: usize = 64;
-    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(layout, latent, pictures)).graph;
-    let buffers = |pictures| {
-        let graph = gpt(pictures);
-        [Role::Input, Role::Scratch, Role::State, Role::Output]
-            .map(|role| graph.buffer_bytes(role) as u64)
-            .iter()
-            .sum::<u64>()
-    };
-    let decoder = VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8)?.graph;
-    let painting = decoder.buffer_bytes(Role::Scratch) as u64 + decoder.weight_bytes() as u64;
-    let fixed = gpt(1).weight_bytes() as u64 + painting;
-    let one = buffers(1);
-    let per_picture = buffers(2) - one;
+    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(layout, latent, pictures)).graph.bytes() as u64;
+    let one = gpt(1);
+    let per_picture = gpt(2) - one;
+    let least = one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8)?.graph.bytes() as u64;
     let free = executor.free_memory();
-    let would_fit = would_fit(free, fixed + one, per_picture);
+    let would_fit = would_fit(free, least, per_picture);
     let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);
-    let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(fixed + one);
+    let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(least);
     if needed > free {
         let hint = match would_fit {
             0 if layout.precision == Elem::Bf16 => "use a smaller --image-size or a smaller model".into(),
