@@ -38,7 +38,8 @@ fn a_token_allocates_nothing() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/c2i-head100-bf16");
     let checkpoint = Checkpoint::open(&folder.join("gpt.pt"), WeightsChoice::Model).unwrap();
     let (config, _) = GptConfig::detect(&checkpoint, Some(2)).unwrap();
-    let shape = GptShape { latent_size: 6, slots: 6, rows: 6, pictures: 3, precision: Elem::Bf16 };
+    let shape =
+        GptShape { latent_size: 6, slots: 6, rows: 6, pictures: 3, precision: Elem::Bf16, activations: Elem::F32 };
     let mut session = Session::new(&CpuExecutor::new(2), &checkpoint, &config, &shape).unwrap();
     // Filters that sort, so that their scratch is counted too.
     let options = GenerationOptions { top_k: 100, top_p: 0.9, ..Default::default() };

@@ -19,7 +19,7 @@ fn open() -> (Checkpoint, GptConfig) {
 }
 
 fn session(executor: &CpuExecutor, model: &(Checkpoint, GptConfig), latent_size: usize) -> Session {
-    let shape = GptShape { latent_size, slots: 4, rows: 4, pictures: 2, precision: Elem::F32 };
+    let shape = GptShape { latent_size, slots: 4, rows: 4, pictures: 2, precision: Elem::F32, activations: Elem::F32 };
     Session::new(executor, &model.0, &model.1, &shape).expect("a session")
 }
 

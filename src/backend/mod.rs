@@ -11,12 +11,15 @@ use bytemuck::Pod;
 
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Extent, Graph, PhaseId};
+use crate::graph::{BufferId, Elem, Extent, Graph, PhaseId};
 
 /// A device that graphs can be laid out on.
 pub trait Executor: Send + Sync {
     /// What runs: processor and instruction set, for people.
     fn describe(&self) -> String;
+
+    /// What a graph's activations are held as: the residual stream, sums, softmax and logits aside, which are f32.
+    fn activations(&self) -> Elem;
 
     /// Bytes of memory that a plan may still take.
     fn free_memory(&self) -> u64;

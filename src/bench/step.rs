@@ -50,7 +50,9 @@ impl StepBench {
         let config = GptConfig::of_preset(preset, Condition::Class { num_classes: 1000 });
         let per_image = if guidance { 2 } else { 1 };
         let rows = per_image * images;
-        let gpt = GptGraph::new(&config, &GptShape { latent_size, slots: rows, rows, pictures: images, precision });
+        let activations = executor.activations();
+        let shape = GptShape { latent_size, slots: rows, rows, pictures: images, precision, activations };
+        let gpt = GptGraph::new(&config, &shape);
         let dtype = if precision == Elem::Bf16 { DType::BF16 } else { DType::F32 };
         let weights = checkpoint::random(preset.name, &Entry::all(config.tensors(), dtype), BTreeMap::new(), 0);
         let plan = executor.plan(Arc::new(gpt.graph.clone()), &weights)?;

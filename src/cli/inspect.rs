@@ -12,7 +12,7 @@ use crate::Result;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{Condition, GptConfig, ModelConfig, VqConfig, default_image_size};
 use crate::graph::print::{Table, buffers, memory, ops};
-use crate::graph::{Cost, Extent, Graph, Load, PhaseId};
+use crate::graph::{Cost, Elem, Extent, Graph, Load, PhaseId};
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
 use crate::units::{bytes, flops};
 
@@ -127,6 +127,7 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
         rows: 2 * pictures,
         pictures,
         precision: args.precision.elem(),
+        activations: Elem::F32,
     };
     let GptGraph { graph, step, .. } = GptGraph::new(config, &shape);
     let tokens = shape.tokens();
@@ -159,10 +160,10 @@ fn vq(args: &Args, config: &VqConfig) -> Result<String> {
         text += &plan(&title, graph, phase, &load);
         let _ = writeln!(text, "one run: {}", moved(args, graph.cost(phase, &load)));
     };
-    let decoder = VqDecoder::build(config, latent, args.batch_size, Pixels::U8)?;
+    let decoder = VqDecoder::build(config, latent, args.batch_size, Pixels::U8, Elem::F32)?;
     add(&decoder.graph, decoder.decode);
     if config.encoder_ch_mult.is_some() {
-        let encoder = VqEncoder::build(config, (image_size, image_size), args.batch_size, Pixels::U8)?;
+        let encoder = VqEncoder::build(config, (image_size, image_size), args.batch_size, Pixels::U8, Elem::F32)?;
         add(&encoder.graph, encoder.encode);
     }
     Ok(text)

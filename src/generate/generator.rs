@@ -60,7 +60,7 @@ impl Generator {
         let side = layout.image_size;
         let latent = latent_size(&model.vq_config, (side, side))?;
         let batch_size = batch_size(executor, model, layout, latent)?;
-        let shape = shape(layout, latent, batch_size);
+        let shape = shape(executor, layout, latent, batch_size);
         Ok(Self {
             session: Session::new(executor, &model.gpt, &model.gpt_config, &shape)?,
             painter: Painter::new(executor, &model.vq, &model.vq_config, latent)?,
@@ -94,18 +94,27 @@ pub fn requests(classes: &[u32], count: usize, first_image: u64, sampling: Sampl
     each.zip(first_image..).map(|(class, image)| Request { class, image, sampling }).collect()
 }
 
-fn shape(layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
-    GptShape { latent_size: latent.0, slots: 2 * pictures, rows: 2 * pictures, pictures, precision: layout.precision }
+fn shape(executor: &dyn Executor, layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
+    GptShape {
+        latent_size: latent.0,
+        slots: 2 * pictures,
+        rows: 2 * pictures,
+        pictures,
+        precision: layout.precision,
+        activations: executor.activations(),
+    }
 }
 
 /// The batch size that was asked for, or the largest that memory holds; an error when it does not hold it.
 fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (usize, usize)) -> Result<usize> {
     /// More at once no longer raise the throughput of a CPU.
     const MOST: usize = 64;
-    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(layout, latent, pictures)).graph.bytes() as u64;
+    let shape = |pictures| shape(executor, layout, latent, pictures);
+    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(pictures)).graph.bytes() as u64;
     let one = gpt(1);
     let per_picture = gpt(2) - one;
-    let least = one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8)?.graph.bytes() as u64;
+    let least =
+        one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8, executor.activations())?.graph.bytes() as u64;
     let free = executor.free_memory();
     let would_fit = would_fit(free, least, per_picture);
     let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);

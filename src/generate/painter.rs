@@ -38,7 +38,7 @@ impl Painter {
         config: &VqConfig,
         latent: (usize, usize),
     ) -> Result<Self> {
-        let decoder = VqDecoder::build(config, latent, IMAGES.rows, Pixels::U8)?;
+        let decoder = VqDecoder::build(config, latent, IMAGES.rows, Pixels::U8, executor.activations())?;
         check_memory(executor, &decoder.graph)?;
         let plan = executor.plan(Arc::new(decoder.graph.clone()), checkpoint)?;
         Ok(Self { plan, decoder, codebook_size: config.codebook_size })
@@ -92,7 +92,7 @@ impl Tokenizer {
         config: &VqConfig,
         image_size: (usize, usize),
     ) -> Result<Self> {
-        let encoder = VqEncoder::build(config, image_size, IMAGES.rows, Pixels::U8)?;
+        let encoder = VqEncoder::build(config, image_size, IMAGES.rows, Pixels::U8, executor.activations())?;
         check_memory(executor, &encoder.graph)?;
         let plan = executor.plan(Arc::new(encoder.graph.clone()), checkpoint)?;
         Ok(Self { plan, encoder, image_size })

@@ -20,7 +20,7 @@ pub mod twin;
 
 pub use cost::{Cost, Load};
 pub use ops::Op;
-pub use state::{Draw, NO_ROW, Row};
+pub use state::{Draw, NO_ROW, NO_SLOT, Row};
 
 use std::sync::Arc;
 

@@ -2,7 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Stands for "no row" in [`Draw::uncond_row`].
+/// Stands for "no slot" in [`Row::slot`]: the row fills a step up to a size that was laid out, and nothing
+/// becomes of it.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// Stands for "no row": in [`Draw::uncond_row`] there is no guidance, in [`Draw::cond_row`] nothing is drawn.
 pub const NO_ROW: u32 = u32::MAX;
 
 /// One row of a step: the token at `position` of the sequence in `slot`.

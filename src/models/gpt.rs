@@ -23,8 +23,10 @@ pub struct GptShape {
     pub rows: usize,
     /// Pictures whose codes are kept; also the most draws of a step.
     pub pictures: usize,
-    /// What matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`]. Norms and activations are f32.
+    /// What matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`]. Norms and the residual stream are f32.
     pub precision: Elem,
+    /// What the inputs of `wo` and `w2` are held as; each executor has its own.
+    pub activations: Elem,
 }
 
 impl GptShape {
@@ -87,8 +89,8 @@ impl GptGraph {
         let prefix_log_n = g.buffer("prefix_log_n", Elem::F32, Per::Plan, &[shape.slots], Role::Input);
         let x = g.buffer("x", Elem::F32, Per::Row, &[dim], Role::Scratch);
         let q = g.buffer("q", Elem::F32, Per::Row, &[dim], Role::Scratch);
-        let heads = g.buffer("heads", Elem::F32, Per::Row, &[dim], Role::Scratch);
-        let hidden = g.buffer("hidden", Elem::F32, Per::Row, &[hidden_dim], Role::Scratch);
+        let heads = g.buffer("heads", shape.activations, Per::Row, &[dim], Role::Scratch);
+        let hidden = g.buffer("hidden", shape.activations, Per::Row, &[hidden_dim], Role::Scratch);
         let logits = g.buffer("logits", Elem::F32, Per::Row, &[vocab_size], Role::Scratch);
         let all = [config.n_layer, shape.slots, config.n_head, positions, config.head_dim()];
         let k_cache = g.buffer("k_cache", cache.elem, Per::Plan, &all, Role::State);

@@ -30,7 +30,7 @@ impl Pixels {
 
     pub(super) fn store(self) -> Store {
         match self {
-            Self::F32 => Store::F32,
+            Self::F32 => Store::Plain,
             Self::U8 => Store::Rgb8,
         }
     }
@@ -95,17 +95,19 @@ pub(super) struct Blocks {
     pub phase: PhaseId,
     /// (R, GROUPS, 2)
     stats: BufferId,
+    /// What maps and convolutions are held as.
+    activations: Elem,
     /// Activation buffers and whether something lies in them.
     slots: Vec<(BufferId, bool)>,
 }
 
 impl Blocks {
     /// `name` is the graph's, `phase` its only phase's; at most `images` per run.
-    pub fn new(name: &str, phase: &str, images: usize) -> Self {
+    pub fn new(name: &str, phase: &str, images: usize, activations: Elem) -> Self {
         let mut graph = Graph::new(name, Extent { rows: images, draws: 0 });
         let phase = graph.phase(phase);
         let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
-        Self { graph, phase, stats, slots: Vec::new() }
+        Self { graph, phase, stats, activations, slots: Vec::new() }
     }
 
     /// Room for an activation: the longest free buffer, so that few ever grow.
@@ -116,7 +118,8 @@ impl Blocks {
             Some(slot) => slot,
             None => {
                 let name = format!("activations.{}", self.slots.len());
-                self.slots.push((self.graph.buffer(name, Elem::F32, Per::Row, &[0], Role::Scratch), true));
+                let buffer = self.graph.buffer(name, self.activations, Per::Row, &[0], Role::Scratch);
+                self.slots.push((buffer, true));
                 self.slots.len() - 1
             }
         };
@@ -244,13 +247,13 @@ impl Blocks {
             x: x.buffer,
             norm,
             residual: residual.map(|map| map.buffer),
-            weight: self.weight(format!("{name}.weight"), &shape),
+            weight: self.graph.weight(format!("{name}.weight"), self.activations, &shape, Source::Tensor),
             bias: self.weight(format!("{name}.bias"), &[out.channels]),
             kernel,
             size: x.size,
             channels_in: x.channels,
             channels_out: out.channels,
-            store: Store::F32,
+            store: Store::Plain,
         }
     }
 

@@ -27,16 +27,23 @@ pub struct VqDecoder {
 }
 
 impl VqDecoder {
-    /// For images of `latent` (down, across) codes, at most `max_images` per run.
+    /// For images of `latent` (down, across) codes, at most `max_images` per run; maps and convolutions are held
+    /// as `activations`: [`Elem::F32`] or [`Elem::Bf16`].
     ///
     /// Errors when the configuration's widths do not fit GroupNorm's groups.
-    pub fn build(config: &VqConfig, latent: (usize, usize), max_images: usize, output: Pixels) -> Result<Self> {
+    pub fn build(
+        config: &VqConfig,
+        latent: (usize, usize),
+        max_images: usize,
+        output: Pixels,
+        activations: Elem,
+    ) -> Result<Self> {
         let VqConfig { ch, z_channels, num_res_blocks, .. } = *config;
         let ch_mult = &config.decoder_ch_mult;
         check_widths(config, ch_mult)?;
         let image_size = (latent.0 * config.downsample_size(), latent.1 * config.downsample_size());
 
-        let mut blocks = Blocks::new("vq_decoder", "decode", max_images);
+        let mut blocks = Blocks::new("vq_decoder", "decode", max_images, activations);
         let codes = blocks.graph.buffer("codes", Elem::U32, Per::Row, &[latent.0 * latent.1], Role::Input);
         let image_shape = [image_size.0, image_size.1, 3];
         let image = blocks.graph.buffer("image", output.elem(), Per::Row, &image_shape, Role::Output);
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn vq_16_is_as_large_as_it_should_be() {
-        let decoder = VqDecoder::build(&vq_16(), (16, 16), 1, Pixels::U8).expect("it can be built");
+        let decoder = VqDecoder::build(&vq_16(), (16, 16), 1, Pixels::U8, Elem::F32).expect("it can be built");
         assert_eq!(decoder.image_size, (256, 256));
         let convolutions = decoder.graph.nodes(decoder.decode).iter().filter(|node| node.op.name() == "conv2d").count();
         // 59 convolutions, of which post_quant_conv is part of the lookup.
@@ -130,14 +137,14 @@ mod tests {
 
     #[test]
     fn a_checkpoint_without_encoder_cannot_encode() {
-        let error = VqEncoder::build(&vq_16(), (256, 256), 1, Pixels::U8).expect_err("no encoder");
+        let error = VqEncoder::build(&vq_16(), (256, 256), 1, Pixels::U8, Elem::F32).expect_err("no encoder");
         assert!(error.to_string().contains("encoder"), "{error}");
     }
 
     #[test]
     fn widths_must_fit_the_groups() {
         let config = VqConfig { ch: 24, ..vq_16() };
-        let error = VqDecoder::build(&config, (16, 16), 1, Pixels::U8).expect_err("24 is no multiple of 32");
+        let error = VqDecoder::build(&config, (16, 16), 1, Pixels::U8, Elem::F32).expect_err("24 is no multiple of 32");
         assert!(error.to_string().contains("24"), "{error}");
     }
 }

@@ -29,10 +29,17 @@ pub struct VqEncoder {
 }
 
 impl VqEncoder {
-    /// For images of `image_size` (height, width), at most `max_images` per run.
+    /// For images of `image_size` (height, width), at most `max_images` per run; maps and convolutions are held
+    /// as `activations`: [`Elem::F32`] or [`Elem::Bf16`]. The vectors before the codebook are f32.
     ///
     /// Errors when the down-sampling does not divide the size, or when the checkpoint has no encoder.
-    pub fn build(config: &VqConfig, image_size: (usize, usize), max_images: usize, input: Pixels) -> Result<Self> {
+    pub fn build(
+        config: &VqConfig,
+        image_size: (usize, usize),
+        max_images: usize,
+        input: Pixels,
+        activations: Elem,
+    ) -> Result<Self> {
         let VqConfig { ch, z_channels, num_res_blocks, codebook_embed_dim, .. } = *config;
         let ch_mult = config.encoder_ch_mult.as_ref().ok_or_else(|| Error::Mismatch {
             what: "VQ checkpoint".into(),
@@ -44,7 +51,7 @@ impl VqEncoder {
         let latent = latent_size(config, image_size)?;
         let pixels = latent.0 * latent.1;
 
-        let mut blocks = Blocks::new("vq_encoder", "encode", max_images);
+        let mut blocks = Blocks::new("vq_encoder", "encode", max_images, activations);
         let image_shape = [image_size.0, image_size.1, 3];
         let image = blocks.graph.buffer("image", input.elem(), Per::Row, &image_shape, Role::Input);
         let z = blocks.graph.buffer("z", Elem::F32, Per::Row, &[pixels, codebook_embed_dim], Role::Output);
@@ -68,7 +75,7 @@ impl VqEncoder {
         }
         x = blocks.mid("encoder", x);
         let h = blocks.map(latent, z_channels);
-        blocks.conv_out("encoder", x, h, Store::F32);
+        blocks.conv_out("encoder", x, h, Store::Plain);
         blocks.conv_to("quant_conv", h, Map { buffer: z, size: latent, channels: codebook_embed_dim }, Kernel::Point);
         let nearest = NearestCode {
             codes,

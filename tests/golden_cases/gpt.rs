@@ -72,7 +72,7 @@ impl Case<'_> {
         let latent_size = self.latent_size;
         // Room for every position of every slot in one pass.
         let rows = 2 * pictures * (latent_size * latent_size);
-        GptShape { latent_size, slots: 2 * pictures, rows, pictures, precision }
+        GptShape { latent_size, slots: 2 * pictures, rows, pictures, precision, activations: Elem::F32 }
     }
 
     fn check_rotation(&self) {

@@ -8,7 +8,7 @@ use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::VqConfig;
-use smalti::graph::{BufferId, Extent, Graph, Op, PhaseId};
+use smalti::graph::{BufferId, Elem, Extent, Graph, Op, PhaseId};
 use smalti::image;
 use smalti::models::{Pixels, VqDecoder, VqEncoder};
 
@@ -77,7 +77,7 @@ impl Case<'_> {
         let input = self.expect("encode_input");
         let (images, size) = (input.shape[0], (input.shape[2], input.shape[3]));
         let pixels: Vec<f32> = channels_last(input).iter().map(|&x| x as f32).collect();
-        let encoder = VqEncoder::build(self.config, size, images, Pixels::F32).expect("an encoder");
+        let encoder = VqEncoder::build(self.config, size, images, Pixels::F32, Elem::F32).expect("an encoder");
         let run = |threads: usize, together: bool| {
             let mut runs = Runs::new(self, encoder.graph.clone(), encoder.encode, threads);
             let z = runs.run(images, together, (encoder.image, &pixels), (encoder.z, 0f32));
@@ -132,7 +132,7 @@ impl Case<'_> {
 
     fn decoder(&self, image: &[usize], output: Pixels) -> VqDecoder {
         let latent = smalti::models::latent_size(self.config, (image[2], image[3])).expect("a size that fits");
-        VqDecoder::build(self.config, latent, image[0], output).expect("a decoder")
+        VqDecoder::build(self.config, latent, image[0], output, Elem::F32).expect("a decoder")
     }
 
     /// Decodes to f32 and to bytes; against the tensors `name` and `name`_u8, and against itself one image

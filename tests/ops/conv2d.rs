@@ -34,7 +34,7 @@ const PLAIN: Shape = Shape {
     images: 1,
     norm: None,
     residual: false,
-    store: Store::F32,
+    store: Store::Plain,
 };
 
 fn case(shape: &Shape) -> (Case, Conv2d) {
@@ -42,7 +42,7 @@ fn case(shape: &Shape) -> (Case, Conv2d) {
     let extent = Extent { rows: images, draws: 0 };
     let mut graph = Graph::new("conv2d", extent);
     let (height, width) = kernel.output(size);
-    let elem = if shape.store == Store::F32 { Elem::F32 } else { Elem::U8 };
+    let elem = if shape.store == Store::Plain { Elem::F32 } else { Elem::U8 };
     let out = graph.buffer("out", elem, Per::Row, &[height, width, n], Role::Output);
     let x = graph.buffer("x", Elem::F32, Per::Row, &[size.0, size.1, c], Role::Scratch);
     let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
@@ -87,7 +87,7 @@ fn case(shape: &Shape) -> (Case, Conv2d) {
 fn magnitudes(case: &Case, op: &Conv2d) -> Vec<f64> {
     let before = case.twin_before();
     let mut twin = Twin::new(&case.graph, before.weights.clone());
-    let mut plain = Conv2d { residual: None, store: Store::F32, ..op.clone() };
+    let mut plain = Conv2d { residual: None, store: Store::Plain, ..op.clone() };
     let x = &before.buffers[op.x.index()];
     twin.buffers[op.x.index()] = (0..x.len())
         .map(|i| {

@@ -35,7 +35,7 @@ use self::team::{Member, Team};
 use super::{Executor, Plan};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Extent, Graph, Node, Op, PhaseId, WeightId};
+use crate::graph::{BufferId, Elem, Extent, Graph, Node, Op, PhaseId, WeightId};
 
 /// Runs graphs on this machine's cores.
 pub struct CpuExecutor {
@@ -66,6 +66,10 @@ impl Executor for CpuExecutor {
     fn describe(&self) -> String {
         let threads = self.threads();
         format!("cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, self.isa.name())
+    }
+
+    fn activations(&self) -> Elem {
+        Elem::F32
     }
 
     fn free_memory(&self) -> u64 {

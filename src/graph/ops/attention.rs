@@ -10,7 +10,7 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load};
 /// Attention of every row over its slot's cache, up to and including the row's own position.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// (R, C) out, f32
+    /// (R, C) out, f32 or bf16
     pub out: BufferId,
     /// (R, C) f32
     pub q: BufferId,
@@ -32,12 +32,12 @@ impl Attention {
         1.0 / (self.cache.head_dim as f32).sqrt()
     }
 
-    pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
+    pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let (rows, keys, dim) = (load.extent.rows as u64, load.keys as u64, self.cache.dim() as u64);
         let elem = self.cache.elem.size() as u64;
         Cost {
             cache_bytes: rows * keys * 2 * dim * elem,
-            activation_bytes: rows * 2 * dim * 4,
+            activation_bytes: rows * dim * (4 + graph.at(self.out).elem.size() as u64),
             flops: rows * keys * 4 * dim,
             ..Cost::default()
         }

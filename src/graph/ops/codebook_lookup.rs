@@ -6,7 +6,7 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
 /// From codes to the decoder's input.
 #[derive(Clone, Debug)]
 pub struct CodebookLookup {
-    /// (R, pixels, Z) out, f32
+    /// (R, pixels, Z) out, f32 or bf16
     pub x: BufferId,
     /// (R, pixels) u32, all below V
     pub codes: BufferId,
@@ -32,7 +32,7 @@ impl CodebookLookup {
         let (e, z) = (self.codebook_embed_dim as u64, self.z_channels as u64);
         Cost {
             weight_bytes: pixels * e * 4 + graph.weight_at(self.weight).bytes() as u64,
-            activation_bytes: pixels * (4 + z * 4),
+            activation_bytes: pixels * (4 + z * graph.at(self.x).elem.size() as u64),
             flops: pixels * 2 * e * z,
             ..Cost::default()
         }

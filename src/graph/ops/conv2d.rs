@@ -5,17 +5,17 @@
 
 use super::GROUPS;
 use crate::graph::twin::Twin;
-use crate::graph::{BufferId, Cost, Elem, Extent, Graph, Load, WeightId};
+use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
 
 /// A convolution with everything around it: normalization before, residual and pixels after.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    /// (R, H', W', N) out, f32, or u8 for pixels; H' and W' by [`Kernel::output`]
+    /// (R, H', W', N) out, f32 or bf16, or u8 for pixels; H' and W' by [`Kernel::output`]
     pub out: BufferId,
-    /// (R, H, W, C) f32
+    /// (R, H, W, C) f32 or bf16
     pub x: BufferId,
     pub norm: Option<Norm>,
-    /// (R, H', W', N) f32; may be `out` itself
+    /// (R, H', W', N) of the type of `out`; may be `out` itself
     pub residual: Option<BufferId>,
     /// (N, C, side, side)
     pub weight: WeightId,
@@ -59,7 +59,8 @@ pub enum Kernel {
 /// What becomes of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    F32,
+    /// As it is, in the type of `out`.
+    Plain,
     /// clamp(127.5 y + 128, 0, 255) cut to an integer
     Rgb8,
 }
@@ -107,14 +108,11 @@ impl Conv2d {
         let rows = load.extent.rows as u64;
         let taps = (self.kernel.side() * self.kernel.side() * self.channels_in) as u64;
         let (len_in, len_out) = (self.len_in() as u64, self.len_out() as u64);
-        let elem = match self.store {
-            Store::F32 => Elem::F32,
-            Store::Rgb8 => Elem::U8,
-        };
-        let residual = if self.residual.is_some() { len_out * 4 } else { 0 };
+        let size = |buffer: BufferId| graph.at(buffer).elem.size() as u64;
+        let residual = self.residual.map_or(0, |residual| len_out * size(residual));
         Cost {
             weight_bytes: (graph.weight_at(self.weight).bytes() + graph.weight_at(self.bias).bytes()) as u64,
-            activation_bytes: rows * (len_in * 4 + residual + len_out * elem.size() as u64),
+            activation_bytes: rows * (len_in * size(self.x) + residual + len_out * size(self.out)),
             flops: rows * 2 * len_out * taps,
             ..Cost::default()
         }

@@ -13,7 +13,7 @@ pub const GROUPS: usize = 32;
 pub struct GroupNormStats {
     /// (R, GROUPS, 2) out, f32: mean, 1 / standard deviation
     pub stats: BufferId,
-    /// (R, pixels, C) f32
+    /// (R, pixels, C) f32 or bf16
     pub x: BufferId,
     pub pixels: usize,
     /// C, a multiple of GROUPS
@@ -22,9 +22,13 @@ pub struct GroupNormStats {
 }
 
 impl GroupNormStats {
-    pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
+    pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let elements = (load.extent.rows * self.pixels * self.channels) as u64;
-        Cost { activation_bytes: elements * 4, flops: elements * 3, ..Cost::default() }
+        Cost {
+            activation_bytes: elements * graph.at(self.x).elem.size() as u64,
+            flops: elements * 3,
+            ..Cost::default()
+        }
     }
 
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {

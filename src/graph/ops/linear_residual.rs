@@ -8,7 +8,7 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
 pub struct LinearResidual {
     /// (R, N) in and out, f32
     pub x: BufferId,
-    /// (R, K) f32
+    /// (R, K) f32 or bf16
     pub input: BufferId,
     /// (N, K)
     pub weight: WeightId,
@@ -23,7 +23,7 @@ impl LinearResidual {
         let (rows, n, k) = (load.extent.rows as u64, self.width as u64, self.depth as u64);
         Cost {
             weight_bytes: graph.weight_at(self.weight).bytes() as u64,
-            activation_bytes: rows * (2 * n + k) * 4,
+            activation_bytes: rows * (2 * n * 4 + k * graph.at(self.input).elem.size() as u64),
             flops: rows * 2 * n * k,
             ..Cost::default()
         }

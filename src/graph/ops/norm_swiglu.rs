@@ -6,7 +6,7 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
 /// RMSNorm and the two gated products of the feed-forward part.
 #[derive(Clone, Debug)]
 pub struct NormSwiglu {
-    /// (R, F) out, f32
+    /// (R, F) out, f32 or bf16
     pub out: BufferId,
     /// (R, C) f32
     pub x: BufferId,
@@ -29,7 +29,7 @@ impl NormSwiglu {
         let weights = [self.norm, self.w1, self.w3];
         Cost {
             weight_bytes: weights.iter().map(|&weight| graph.weight_at(weight).bytes() as u64).sum(),
-            activation_bytes: rows * (f + c) * 4,
+            activation_bytes: rows * (f * graph.at(self.out).elem.size() as u64 + c * 4),
             flops: rows * 2 * 2 * f * c,
             ..Cost::default()
         }

@@ -6,7 +6,7 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load};
 /// From bytes to [-1, 1].
 #[derive(Clone, Debug)]
 pub struct PixelsToInput {
-    /// (R, len) out, f32
+    /// (R, len) out, f32 or bf16
     pub x: BufferId,
     /// (R, len) u8
     pub pixels: BufferId,
@@ -15,9 +15,13 @@ pub struct PixelsToInput {
 }
 
 impl PixelsToInput {
-    pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
+    pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let elements = (load.extent.rows * self.len) as u64;
-        Cost { activation_bytes: elements * 5, flops: elements * 2, ..Cost::default() }
+        Cost {
+            activation_bytes: elements * (1 + graph.at(self.x).elem.size() as u64),
+            flops: elements * 2,
+            ..Cost::default()
+        }
     }
 
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {

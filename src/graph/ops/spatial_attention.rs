@@ -6,13 +6,13 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load};
 /// The VQ model's attention: one head, every pixel sees every pixel.
 #[derive(Clone, Debug)]
 pub struct SpatialAttention {
-    /// (R, pixels, C) out, f32; may be `q` itself
+    /// (R, pixels, C) out, f32 or bf16; may be `q` itself
     pub out: BufferId,
-    /// (R, pixels, C) f32
+    /// (R, pixels, C) of the type of `out`
     pub q: BufferId,
-    /// (R, pixels, C) f32
+    /// (R, pixels, C) of the type of `out`
     pub k: BufferId,
-    /// (R, pixels, C) f32
+    /// (R, pixels, C) of the type of `out`
     pub v: BufferId,
     pub pixels: usize,
     /// C
@@ -25,9 +25,14 @@ impl SpatialAttention {
         1.0 / (self.channels as f32).sqrt()
     }
 
-    pub(super) fn cost(&self, _: &Graph, load: &Load) -> Cost {
+    pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let (rows, pixels, c) = (load.extent.rows as u64, self.pixels as u64, self.channels as u64);
-        Cost { activation_bytes: rows * pixels * 4 * c * 4, flops: rows * pixels * pixels * 4 * c, ..Cost::default() }
+        let elem = graph.at(self.out).elem.size() as u64;
+        Cost {
+            activation_bytes: rows * pixels * 4 * c * elem,
+            flops: rows * pixels * pixels * 4 * c,
+            ..Cost::default()
+        }
     }
 
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {

@@ -30,7 +30,7 @@ impl Sink {
         let at = image * op.len_out();
         Self {
             out: match op.store {
-                Store::F32 => Out::F32(cx.buffer::<f32>(op.out).wrapping_add(at)),
+                Store::Plain => Out::F32(cx.buffer::<f32>(op.out).wrapping_add(at)),
                 Store::Rgb8 => Out::Rgb8(cx.buffer::<u8>(op.out).wrapping_add(at)),
             },
             residual: op.residual.map(|id| cx.buffer::<f32>(id).wrapping_add(at).cast_const()),
