@@ -1,4 +1,13 @@
-//! Build facts for `smalti --version`.
+//! Build facts for `smalti --version`, and the CUDA kernels.
+//!
+//! Every `kernels/*.cu` becomes one fatbin, which is built into the program. Variables:
+//! - `NVCC`, `CUDA_HOME`: where the compiler is; else the PATH. Without one the program has no kernels and runs
+//!   on the CPU.
+//! - `SMALTI_CUDA`: `require` makes a missing compiler an error, `off` leaves the kernels out.
+//! - `SMALTI_CUDA_ARCHS`: targets such as `90a` or `80,90a`, or `native`; all by default.
+
+#[path = "build/cuda.rs"]
+mod cuda;
 
 use std::path::Path;
 use std::process::Command;
@@ -8,12 +17,14 @@ fn main() {
     let commit = git(&["rev-parse", "--short=10", "HEAD"]).unwrap_or_else(|| "unknown".into());
     println!("cargo:rustc-env=SMALTI_COMMIT={commit}");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     // The log grows with every commit. A file that is not there would mean a new build each time.
     for name in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
     }
+    cuda::build();
 }
 
 /// What a git command prints; `None` where it fails or there is no git.

@@ -58,6 +58,16 @@ pub enum Error {
     #[error("{what} needs {} of memory, {} are free", bytes(*needed_bytes), bytes(*free_bytes))]
     OutOfMemory { what: String, needed_bytes: u64, free_bytes: u64, hint: String },
 
+    /// A device cannot be used, or failed at work.
+    #[error("{device}: {problem}")]
+    Device {
+        /// Its number and name.
+        device: String,
+        /// What was done (op, kernel, shapes) and what came of it.
+        problem: String,
+        hint: String,
+    },
+
     /// The progress callback asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -88,7 +98,8 @@ impl Error {
             | Self::Tensor { hint, .. }
             | Self::Mismatch { hint, .. }
             | Self::Option { hint, .. }
-            | Self::OutOfMemory { hint, .. } => Some(hint.as_str()).filter(|hint| !hint.is_empty()),
+            | Self::OutOfMemory { hint, .. }
+            | Self::Device { hint, .. } => Some(hint.as_str()).filter(|hint| !hint.is_empty()),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Some("check the path"),
                 io::ErrorKind::StorageFull => Some("make room on the disk, or write elsewhere"),

@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main"];
 
 /// Where `unsafe` may stand, by the beginning of the path.
-const MAY_BE_UNSAFE: &[&str] = &["backend/cpu/", "checkpoint/file.rs", "checkpoint/tensor.rs"];
+const MAY_BE_UNSAFE: &[&str] = &["backend/cpu/", "backend/cuda/", "checkpoint/file.rs", "checkpoint/tensor.rs"];
 
 /// The one place that may name the driver.
 const DRIVER: (&str, &str) = ("cudarc", "backend/cuda/");

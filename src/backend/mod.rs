@@ -1,8 +1,11 @@
 //! Executors: they allocate a graph once and replay it. A backend knows ops, never models.
 //!
-//! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AVX-512, AVX2 or portable code.
+//! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AVX-512, AVX2 or portable code;
+//! [`cuda::CudaExecutor`] runs hand-written kernels.
 
 pub mod cpu;
+pub mod cuda;
+mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,18 +38,25 @@ pub trait Executor: Send + Sync {
 pub trait Plan: Send {
     fn graph(&self) -> &Graph;
 
-    /// Runs some of a phase's ops. Panics when `extent` exceeds the graph's or `nodes` the phase's.
+    /// Runs some of a phase's ops. Panics when `extent` exceeds the graph's or `nodes` the phase's. What the tables of
+    /// rows and draws hold beyond `extent` means nothing afterwards.
     fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()>;
 
     /// Runs a whole phase `times` times, one after the other, without coming back in between; what the ops
-    /// advance by themselves (rows, draws) drives the next time.
+    /// advance by themselves (rows, draws) drives the next time. May return before the device is done.
     fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()>;
 
     /// Copies bytes into a buffer from byte `offset_bytes` on. Panics when they do not fit.
     fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()>;
 
-    /// Copies bytes out of a buffer from byte `offset_bytes` on. Panics when the buffer is shorter.
+    /// Copies bytes out of a buffer from byte `offset_bytes` on, when all runs are done. Panics when the buffer is
+    /// shorter.
     fn read_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Copies what is there by now, without waiting where the device allows: codes while more are drawn.
+    fn peek_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
+        self.read_bytes(buffer, offset_bytes, bytes)
+    }
 }
 
 impl dyn Plan + '_ {

@@ -86,7 +86,7 @@ impl Elem {
 }
 
 /// How many rows and draws a run carries, or at most may carry. In a VQ graph a row is an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     pub rows: usize,
     pub draws: usize,
@@ -266,6 +266,11 @@ impl Graph {
     /// The ops of a phase, in order.
     pub fn nodes(&self, phase: PhaseId) -> &[Node] {
         &self.phases[phase.0 as usize].nodes
+    }
+
+    /// What a phase is called.
+    pub fn phase_name(&self, phase: PhaseId) -> &str {
+        &self.phases[phase.0 as usize].name
     }
 
     /// Elements of a buffer, leading dimension included, at the largest extent.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::checkpoint::{Bytes, Checkpoint, DType, Tensor};
+use crate::Result;
+use crate::backend::weights::{bf16_values, find, values};
+use crate::checkpoint::{Bytes, Checkpoint, DType};
 use crate::graph::{Elem, Source, Weight};
-use crate::{Error, Result};
 
 /// A cache line; what buffers are aligned to.
 #[repr(C, align(64))]
@@ -185,48 +186,9 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
             let place = Place::Checkpoint(bytes, range.start);
             return Ok(WeightData { elem: weight.elem, place, len: tensor.len() });
         }
-        if wanted == DType::BF16 {
-            return Ok(WeightData::owned(Elem::Bf16, &tensor.to_bf16()));
-        }
     }
-    let values = values(checkpoint, weight)?;
     Ok(match weight.elem {
-        Elem::Bf16 => WeightData::owned(Elem::Bf16, &values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>()),
-        _ => WeightData::owned(Elem::F32, &values),
+        Elem::Bf16 => WeightData::owned(Elem::Bf16, &bf16_values(checkpoint, weight)?),
+        _ => WeightData::owned(Elem::F32, &values(checkpoint, weight)?),
     })
-}
-
-/// The weight's values in f32, from wherever they come.
-fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32>> {
-    match &weight.source {
-        Source::Constant(values) => {
-            let len = weight.shape.iter().product::<usize>();
-            assert_eq!(values.len(), len, "the constant `{}` does not fill its shape", weight.name);
-            Ok(values.to_vec())
-        }
-        Source::Tensor => Ok(find(checkpoint, weight)?.to_f32()),
-        Source::NormalizedTensor => {
-            let mut values = find(checkpoint, weight)?.to_f32();
-            for row in values.chunks_exact_mut(weight.shape[1]) {
-                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-                row.iter_mut().for_each(|x| *x /= norm);
-            }
-            Ok(values)
-        }
-    }
-}
-
-fn find<'c>(checkpoint: &'c Checkpoint, weight: &Weight) -> Result<&'c Tensor> {
-    let wrong = |found: String| Error::Tensor {
-        path: checkpoint.path().to_path_buf(),
-        tensor: weight.name.clone(),
-        expected: format!("shape {:?}", weight.shape),
-        found,
-        hint: String::new(),
-    };
-    let tensor = checkpoint.get(&weight.name).ok_or_else(|| wrong("none of that name".into()))?;
-    if tensor.shape() != weight.shape {
-        return Err(wrong(format!("shape {:?}", tensor.shape())));
-    }
-    Ok(tensor)
 }

@@ -1,0 +1,266 @@
+//! What the executor needs of a device: memory, and launches by name.
+//!
+//! Two implementations: the CUDA driver ([`super::driver`]), and in the tests the SIMT executor, which runs
+//! the same kernel sources on the CPU. A [`Launch`] is plain data, decided once and replayed.
+
+use std::sync::Arc;
+
+use crate::Result;
+
+/// A kernel by its name; the generated constants in [`super::kernels`] are the only ones there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The name it is exported by.
+    pub name: &'static str,
+    /// The stem of its file in `kernels/`, and of the module that holds it.
+    pub module: &'static str,
+}
+
+/// An address on the device; 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ptr(pub u64);
+
+impl Ptr {
+    pub const NULL: Self = Self(0);
+
+    /// The address `bytes` further on.
+    pub fn offset(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// A kernel's argument: its little-endian bits and how many bytes of them count.
+pub trait Arg: Copy {
+    fn word(self) -> (u64, u8);
+}
+
+impl Arg for Ptr {
+    fn word(self) -> (u64, u8) {
+        (self.0, 8)
+    }
+}
+
+impl Arg for u32 {
+    fn word(self) -> (u64, u8) {
+        (self.into(), 4)
+    }
+}
+
+impl Arg for f32 {
+    fn word(self) -> (u64, u8) {
+        (self.to_bits().into(), 4)
+    }
+}
+
+/// One kernel launch with everything that it needs; sizes in threads and blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    pub kernel: Kernel,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub shared_bytes: u32,
+    words: Vec<u64>,
+    sizes: Vec<u8>,
+}
+
+impl Launch {
+    /// Blocks of `threads` threads, without shared memory and arguments.
+    pub fn new(kernel: Kernel, grid: [usize; 3], threads: usize) -> Self {
+        let size = |n: usize| u32::try_from(n).expect("a grid fits 32 bits");
+        let (grid, block) = (grid.map(size), [size(threads), 1, 1]);
+        Self { kernel, grid, block, shared_bytes: 0, words: Vec::new(), sizes: Vec::new() }
+    }
+
+    /// With dynamic shared memory.
+    pub fn shared(mut self, bytes: usize) -> Self {
+        self.shared_bytes = u32::try_from(bytes).expect("shared memory fits 32 bits");
+        self
+    }
+
+    /// With one more argument, in the order of the kernel's parameters.
+    pub fn arg(mut self, arg: impl Arg) -> Self {
+        let (word, size) = arg.word();
+        self.words.push(word);
+        self.sizes.push(size);
+        self
+    }
+
+    /// A size or count as a `u32` argument. Panics when it does not fit.
+    pub fn size(self, size: usize) -> Self {
+        self.arg(u32::try_from(size).expect("sizes of kernels fit 32 bits"))
+    }
+
+    /// The arguments' bits, one word each: a pointer to a word is a pointer to the argument.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The arguments' sizes in bytes.
+    pub fn sizes(&self) -> &[u8] {
+        &self.sizes
+    }
+}
+
+/// Memory of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
+/// Memory that the host and the device both see.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped {
+    pub device: Ptr,
+    pub host: *mut u8,
+}
+
+/// A device.
+pub trait Device: Send + Sync {
+    /// The card, for people.
+    fn describe(&self) -> String;
+
+    /// Streaming multiprocessors: how many blocks keep the device busy.
+    fn multiprocessors(&self) -> usize;
+
+    fn memory(&self) -> Result<Memory>;
+
+    /// `bytes` of device memory, zeroed, aligned to 256 bytes. Errors when there is no room.
+    fn alloc(&self, bytes: usize) -> Result<Ptr>;
+
+    /// `bytes` of host memory, zeroed, that kernels write to directly and the host reads at any time.
+    fn alloc_mapped(&self, bytes: usize) -> Result<Mapped>;
+
+    /// Gives memory of `alloc` back.
+    ///
+    /// # Safety
+    /// `ptr` came from this device's `alloc`, and no launch that is still to run uses it.
+    unsafe fn free(&self, ptr: Ptr);
+
+    /// Gives memory of `alloc_mapped` back.
+    ///
+    /// # Safety
+    /// As for `free`; nobody reads the host's side any more.
+    unsafe fn free_mapped(&self, mapped: Mapped);
+
+    /// A stream of its own: what is enqueued on it runs in order, beside other streams.
+    fn stream(&self) -> Result<Box<dyn Stream>>;
+}
+
+/// Names a recorded list of launches of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recording(pub usize);
+
+/// Work in order. Dropping a stream waits for what runs.
+pub trait Stream: Send {
+    /// Enqueues one launch.
+    ///
+    /// # Safety
+    /// The arguments are what the kernel's parameters want, and its reads and writes lie in live memory.
+    unsafe fn launch(&mut self, launch: &Launch) -> Result<()>;
+
+    /// Prepares launches to be replayed as one: on the driver, a captured CUDA graph.
+    ///
+    /// # Safety
+    /// As for `launch`, at each replay.
+    unsafe fn record(&mut self, launches: &[Launch]) -> Result<Recording>;
+
+    /// Enqueues a recorded list `times` times. Returns before it has run; the host may stay a bounded number
+    /// of replays ahead of the device.
+    ///
+    /// # Safety
+    /// As for `launch`.
+    unsafe fn replay(&mut self, recording: Recording, times: usize) -> Result<()>;
+
+    /// Copies bytes to the device, behind what is enqueued. `bytes` may go when the call returns.
+    ///
+    /// # Safety
+    /// `to` and the bytes behind it are live memory of the device.
+    unsafe fn write(&mut self, to: Ptr, bytes: &[u8]) -> Result<()>;
+
+    /// Waits for what is enqueued, then copies bytes from the device.
+    ///
+    /// # Safety
+    /// `from` and the bytes behind it are live memory of the device.
+    unsafe fn read(&mut self, from: Ptr, bytes: &mut [u8]) -> Result<()>;
+
+    /// Waits for everything that is enqueued. Errors tell of kernels that failed since the last wait.
+    fn synchronize(&mut self) -> Result<()>;
+}
+
+/// One buffer on a device, freed when dropped.
+pub struct DeviceBuffer {
+    device: Arc<dyn Device>,
+    ptr: Ptr,
+    len_bytes: usize,
+}
+
+impl DeviceBuffer {
+    /// Zeroed memory; a buffer of no bytes still has an address.
+    pub fn new(device: &Arc<dyn Device>, len_bytes: usize) -> Result<Self> {
+        Ok(Self { ptr: device.alloc(len_bytes.max(1))?, device: device.clone(), len_bytes })
+    }
+
+    pub fn ptr(&self) -> Ptr {
+        self.ptr
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        // SAFETY: the address came from `alloc`; plans drop their stream, which waits, before their buffers.
+        unsafe { self.device.free(self.ptr) }
+    }
+}
+
+/// One buffer that the host sees too, freed when dropped.
+pub struct MappedBuffer {
+    device: Arc<dyn Device>,
+    mapped: Mapped,
+    len_bytes: usize,
+}
+
+// SAFETY: the host's side is reached through `&self` and `&mut self` only, by volatile-sized copies.
+unsafe impl Send for MappedBuffer {}
+
+impl MappedBuffer {
+    pub fn new(device: &Arc<dyn Device>, len_bytes: usize) -> Result<Self> {
+        Ok(Self { mapped: device.alloc_mapped(len_bytes.max(1))?, device: device.clone(), len_bytes })
+    }
+
+    pub fn ptr(&self) -> Ptr {
+        self.mapped.device
+    }
+
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// What the device has written by now. Panics when the range does not fit.
+    pub fn peek(&self, offset_bytes: usize, bytes: &mut [u8]) {
+        assert!(offset_bytes + bytes.len() <= self.len_bytes, "the buffer has {} bytes", self.len_bytes);
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            // SAFETY: inside the allocation; the device may be writing, so each byte is read once, volatile.
+            *byte = unsafe { self.mapped.host.add(offset_bytes + i).read_volatile() };
+        }
+    }
+
+    /// Writes from the host, while the device does not use the buffer. Panics when the range does not fit.
+    pub fn poke(&mut self, offset_bytes: usize, bytes: &[u8]) {
+        assert!(offset_bytes + bytes.len() <= self.len_bytes, "the buffer has {} bytes", self.len_bytes);
+        // SAFETY: inside the allocation, and `bytes` is the caller's own memory.
+        unsafe { self.mapped.host.add(offset_bytes).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    }
+}
+
+impl Drop for MappedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: as for `DeviceBuffer`.
+        unsafe { self.device.free_mapped(self.mapped) }
+    }
+}

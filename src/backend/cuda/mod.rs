@@ -1,0 +1,87 @@
+//! The CUDA executor: hand-written kernels, one per op, replayed as one graph per step.
+//!
+//! bf16 weights, activations and cache; f32 residual stream, sums, softmax and logits. A row's result does not
+//! depend, bit for bit, on how many rows, slots or launches there are. One file per op, of the op's name: it
+//! checks what the kernel needs and makes its launches; the kernel is in `kernels/` under the same name.
+//!
+//! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
+
+pub mod device;
+mod embed;
+mod fragments;
+pub mod kernels;
+mod lower;
+mod memory;
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::device::{Device, DeviceBuffer};
+use self::lower::{Arrangement, lower};
+use self::memory::{PlanBuffer, WeightCache};
+use self::plan::CudaPlan;
+use super::{Executor, Plan};
+use crate::checkpoint::Checkpoint;
+use crate::graph::{Elem, Graph, WeightId};
+use crate::{Error, Result};
+
+/// Runs graphs on a CUDA device.
+pub struct CudaExecutor {
+    device: Arc<dyn Device>,
+    weights: WeightCache,
+}
+
+impl CudaExecutor {
+    /// On a given device.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        Self { device, weights: WeightCache::default() }
+    }
+}
+
+impl Executor for CudaExecutor {
+    fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    fn activations(&self) -> Elem {
+        Elem::Bf16
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.device.memory().map_or(0, |memory| memory.free_bytes)
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
+        let mut arrangements: HashMap<WeightId, Arrangement> = HashMap::new();
+        let (mut scratch, mut counters) = (0, 0);
+        for node in graph.phases().iter().flat_map(|phase| &phase.nodes) {
+            let op = lower(&node.op).and_then(|op| op.check(&graph).map(|()| op));
+            let op = op.map_err(|problem| Error::Device {
+                device: self.device.describe(),
+                problem: format!("`{}` of {}: {problem}", node.name, graph.name()),
+                hint: "use --device cpu".into(),
+            })?;
+            scratch = scratch.max(op.scratch_bytes(&graph));
+            counters = counters.max(op.counters(&graph));
+            for (id, arrangement) in op.arrangements(&graph) {
+                let name = arrangement.name;
+                let other = arrangements.insert(id, arrangement);
+                let same = other.is_none_or(|other| other.name == name);
+                assert!(same, "two ops want `{}` in different forms", graph.weight_at(id).name);
+            }
+        }
+        let mut stream = self.device.stream()?;
+        let mut load = |id| {
+            let (weight, arrangement) = (graph.weight_at(id), arrangements.get(&id));
+            self.weights.get(&self.device, stream.as_mut(), checkpoint, weight, arrangement)
+        };
+        let weights = graph.weight_ids().map(&mut load).collect::<Result<_>>()?;
+        // Other plans may share the weights, on streams of their own.
+        stream.synchronize()?;
+        let buffers = graph.buffer_ids().map(|id| PlanBuffer::new(&self.device, &graph, id)).collect::<Result<_>>()?;
+        let room = |bytes| DeviceBuffer::new(&self.device, bytes);
+        let rooms = (room(scratch)?, room(counters * size_of::<u32>())?);
+        Ok(Box::new(CudaPlan::new(stream, graph, buffers, weights, rooms, self.device.clone())))
+    }
+}

@@ -1,0 +1,51 @@
+//! A graph's weights as the checkpoint has them: found by name, checked, and turned into what executors hold.
+
+use half::bf16;
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::graph::{Source, Weight};
+use crate::{Error, Result};
+
+/// The weight's values in f32, from wherever they come.
+pub(super) fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32>> {
+    match &weight.source {
+        Source::Constant(values) => {
+            let len = weight.shape.iter().product::<usize>();
+            assert_eq!(values.len(), len, "the constant `{}` does not fill its shape", weight.name);
+            Ok(values.to_vec())
+        }
+        Source::Tensor => Ok(find(checkpoint, weight)?.to_f32()),
+        Source::NormalizedTensor => {
+            let mut values = find(checkpoint, weight)?.to_f32();
+            for row in values.chunks_exact_mut(weight.shape[1]) {
+                let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+            Ok(values)
+        }
+    }
+}
+
+/// The weight's values in bf16, rounded once.
+pub(super) fn bf16_values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<bf16>> {
+    match &weight.source {
+        Source::Tensor => Ok(find(checkpoint, weight)?.to_bf16()),
+        _ => Ok(values(checkpoint, weight)?.into_iter().map(bf16::from_f32).collect()),
+    }
+}
+
+/// The weight's tensor. Errors when there is none of its name, or of another shape.
+pub(super) fn find<'c>(checkpoint: &'c Checkpoint, weight: &Weight) -> Result<&'c Tensor> {
+    let wrong = |found: String| Error::Tensor {
+        path: checkpoint.path().to_path_buf(),
+        tensor: weight.name.clone(),
+        expected: format!("shape {:?}", weight.shape),
+        found,
+        hint: String::new(),
+    };
+    let tensor = checkpoint.get(&weight.name).ok_or_else(|| wrong("none of that name".into()))?;
+    if tensor.shape() != weight.shape {
+        return Err(wrong(format!("shape {:?}", tensor.shape())));
+    }
+    Ok(tensor)
+}
