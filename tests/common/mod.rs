@@ -1,8 +1,12 @@
 //! What several test programs share: reading expected tensors, comparing numbers, skipping by name.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod simt;
+
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use smalti::backend::Executor;
 
 /// A tensor that a test expects.
 pub struct Expected {
@@ -82,4 +86,15 @@ pub fn skip(what: &str, reason: &str) {
 pub fn report(line: &str) {
     use std::io::Write;
     writeln!(std::io::stderr(), "{line}").expect("standard error is open");
+}
+
+/// Executors for the CUDA kernels: the SIMT executor, and a GPU where there is one. A line says what is missing.
+pub fn cuda_executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
+    match simt::executor(simt::WAYS[0]) {
+        Ok(executor) => vec![("simt".into(), Box::new(executor) as Box<dyn Executor>)],
+        Err(reason) => {
+            skip(&format!("{what} on the SIMT executor"), &reason);
+            Vec::new()
+        }
+    }
 }

@@ -14,7 +14,7 @@ use smalti::graph::{Elem, Extent, Row, ops};
 use smalti::models::gpt::freqs_cis;
 use smalti::models::{GptGraph, GptShape};
 
-use crate::common::{Expected, compare, compare_to_largest};
+use crate::common::{Expected, compare, compare_to_largest, cuda_executors};
 
 /// One case, opened.
 struct Case<'a> {
@@ -63,6 +63,7 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         };
         let sampling = options.validate(case.config.vocab_size).expect("valid options");
         case.check_logits(i, &sampling);
+        case.check_logits_on_cuda(i, &sampling);
         case.check_tokens(i, &sampling);
     }
 }
@@ -154,11 +155,63 @@ impl Case<'_> {
         println!("{what} in bf16: {:.1} % of ±{allowed:.3}", 100.0 * used);
     }
 
+    /// The same through the CUDA kernels, on every device that there is: logits, and the token that each step
+    /// would draw wherever the margin is beyond doubt.
+    fn check_logits_on_cuda(&self, i: usize, sampling: &Sampling) {
+        let tokens = self.latent_size * self.latent_size;
+        let what = format!("{}: greedy_{i}_logits", self.name);
+        let expected = &self.expected[&format!("greedy_{i}_logits")].values;
+        let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
+        let margins = &self.expected[&format!("greedy_{i}_margin")].values;
+        for (device, executor) in cuda_executors(&what) {
+            let logits = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, tokens);
+            let one_by_one = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, 1);
+            assert!(logits == one_by_one, "{what} on {device}: the rows of a pass change bits");
+            // As on the CPU in bf16, and each product's input is rounded as well: the normalized row twice.
+            let stages = (3 * 5 * self.config.n_layer + 3) as f64;
+            let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+            let allowed = stages * largest / 512.0;
+            let found = logits.iter().map(|&x| f64::from(x));
+            let used = compare(&format!("{what} on {device}"), found, expected, |_| allowed);
+            let worst = used * allowed;
+            let mut checked = 0;
+            for (at, row) in logits.chunks_exact(self.config.vocab_size).enumerate() {
+                if margins[at] > 2.0 * worst {
+                    let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("codes");
+                    assert_eq!(best as f64, golden[at], "{what} on {device}: token {at}, margin {}", margins[at]);
+                    checked += 1;
+                }
+            }
+            println!(
+                "{what} on {device}: {:.1} % of ±{allowed:.3}; {checked} of {} tokens checked",
+                100.0 * used,
+                margins.len()
+            );
+            assert!(
+                10 * checked >= 9 * margins.len(),
+                "{what} on {device}: only {checked} of {} tokens",
+                margins.len()
+            );
+        }
+    }
+
     /// (B, N, V) guided logits with the golden tokens fed, `rows_per_slot` positions of each slot per pass.
     fn forced_logits(&self, i: usize, sampling: &Sampling, precision: Elem, rows_per_slot: usize) -> Vec<f32> {
+        self.forced_logits_on(&self.executor, i, sampling, precision, rows_per_slot)
+    }
+
+    fn forced_logits_on(
+        &self,
+        executor: &dyn Executor,
+        i: usize,
+        sampling: &Sampling,
+        precision: Elem,
+        rows_per_slot: usize,
+    ) -> Vec<f32> {
         let (pictures, vocab_size) = (self.labels.len(), self.config.vocab_size);
-        let gpt = GptGraph::new(&self.config, &self.shape(precision, pictures));
-        let mut plan = self.executor.plan(Arc::new(gpt.graph.clone()), &self.checkpoint).expect("a plan");
+        let shape = GptShape { activations: executor.activations(), ..self.shape(precision, pictures) };
+        let gpt = GptGraph::new(&self.config, &shape);
+        let mut plan = executor.plan(Arc::new(gpt.graph.clone()), &self.checkpoint).expect("a plan");
         let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
         let tokens = self.latent_size * self.latent_size;
         let mut guided = vec![0f32; pictures * tokens * vocab_size];

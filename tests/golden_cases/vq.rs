@@ -12,7 +12,7 @@ use smalti::graph::{BufferId, Elem, Extent, Graph, Op, PhaseId};
 use smalti::image;
 use smalti::models::{Pixels, VqDecoder, VqEncoder};
 
-use crate::common::{Expected, compare, compare_to_largest};
+use crate::common::{Expected, compare, compare_to_largest, cuda_executors};
 
 pub fn check(name: &str, folder: &Path, meta: &serde_json::Value, expected: &BTreeMap<String, Expected>) {
     let checkpoint = Checkpoint::open(&folder.join("vq.pt"), WeightsChoice::Model).expect("the checkpoint opens");
@@ -22,6 +22,8 @@ pub fn check(name: &str, folder: &Path, meta: &serde_json::Value, expected: &BTr
     case.read_inputs(folder);
     case.decode();
     case.encode();
+    case.decode_on_cuda();
+    case.encode_on_cuda();
 }
 
 struct Case<'a> {
@@ -165,6 +167,88 @@ impl Case<'_> {
     }
 }
 
+/// bf16 maps and weights against f32 ones: each convolution rounds its weights, its input behind the
+/// normalization and its output, three relative errors of up to 2^-9 that the next normalization passes on.
+/// They are independent, so over all stages they add as a random walk does: sqrt(3 * stages) of them; four times
+/// that holds for the largest of all pixels.
+fn bf16_error(graph: &Graph, phase: PhaseId) -> f64 {
+    let stages = graph.nodes(phase).iter().filter(|node| node.op.name() == "conv2d").count();
+    4.0 * (3.0 * stages as f64).sqrt() / 512.0
+}
+
+impl Case<'_> {
+    /// `image` and `image_u8` through the CUDA kernels.
+    fn decode_on_cuda(&self) {
+        let expected = self.expect("image");
+        let codes: Vec<u32> = self.expect("codes").values.iter().map(|&code| code as u32).collect();
+        let what = format!("{}: image", self.name);
+        for (device, executor) in cuda_executors(&what) {
+            let latent =
+                smalti::models::latent_size(self.config, (expected.shape[2], expected.shape[3])).expect("fits");
+            let build = |pixels| {
+                VqDecoder::build(self.config, latent, expected.shape[0], pixels, executor.activations()).expect("built")
+            };
+            let (wide, cut) = (build(Pixels::F32), build(Pixels::U8));
+            let images = expected.shape[0];
+            let mut runs = Runs::on(executor.as_ref(), self, wide.graph.clone(), wide.decode);
+            let image = runs.run(images, true, (wide.codes, &codes), (wide.image, 0f32));
+            let alone = runs.run(images, false, (wide.codes, &codes), (wide.image, 0f32));
+            assert!(image == alone, "{what} on {device}: depends on the other images");
+            let mut runs = Runs::on(executor.as_ref(), self, cut.graph.clone(), cut.decode);
+            let bytes = runs.run(images, true, (cut.codes, &codes), (cut.image, 0u8));
+
+            let values = channels_last(expected);
+            let largest = values.iter().fold(0f64, |max, x| max.max(x.abs()));
+            let allowed = bf16_error(&wide.graph, wide.decode) * largest;
+            let share =
+                compare(&format!("{what} on {device}"), image.iter().map(|&x| f64::from(x)), &values, |_| allowed);
+            println!("{what} on {device}: {share:.4} of ±{allowed:.4}");
+            let cut_of = |x: f32| (127.5 * x + 128.0).clamp(0.0, 255.0) as u8;
+            let same = image.iter().map(|&x| cut_of(x)).zip(&bytes).all(|(cut, &byte)| cut.abs_diff(byte) <= 1);
+            assert!(same, "{what}_u8 on {device}: bytes are not the image's");
+        }
+    }
+
+    /// `encode_codes` through the CUDA kernels, wherever the margin is beyond the error of `encode_z`.
+    fn encode_on_cuda(&self) {
+        let input = self.expect("encode_input");
+        let (images, size) = (input.shape[0], (input.shape[2], input.shape[3]));
+        let pixels: Vec<f32> = channels_last(input).iter().map(|&x| x as f32).collect();
+        let what = format!("{}: encode_z", self.name);
+        for (device, executor) in cuda_executors(&what) {
+            let encoder =
+                VqEncoder::build(self.config, size, images, Pixels::F32, executor.activations()).expect("built");
+            let mut runs = Runs::on(executor.as_ref(), self, encoder.graph.clone(), encoder.encode);
+            let found = runs.run(images, true, (encoder.image, &pixels), (encoder.z, 0f32));
+            let codes = runs.run(images, true, (encoder.image, &pixels), (encoder.codes, 0u32));
+
+            let z = channels_last(self.expect("encode_z"));
+            let largest = z.iter().fold(0f64, |max, x| max.max(x.abs()));
+            let allowed = bf16_error(&encoder.graph, encoder.encode) * largest;
+            let share = compare(&format!("{what} on {device}"), found.iter().map(|&x| f64::from(x)), &z, |_| allowed);
+            println!("{what} on {device}: {share:.4} of ±{allowed:.4}");
+            // A code is beyond doubt where the two best cosines are further apart than z can move them.
+            let e = self.config.codebook_embed_dim;
+            let margins = &self.expect("encode_margin").values;
+            let mut compared = 0;
+            for (p, (z, found)) in z.chunks_exact(e).zip(found.chunks_exact(e)).enumerate() {
+                let length = z.iter().map(|x| x * x).sum::<f64>().sqrt();
+                let moved = z.iter().zip(found).map(|(z, found)| (z - f64::from(*found)).powi(2)).sum::<f64>().sqrt();
+                if margins[p] > 4.0 * moved / length {
+                    assert_eq!(
+                        f64::from(codes[p]),
+                        self.expect("encode_codes").values[p],
+                        "{what} on {device}: code {p}"
+                    );
+                    compared += 1;
+                }
+            }
+            println!("{what} on {device}: {compared} of {} codes compared", codes.len());
+            assert!(2 * compared > codes.len(), "{what} on {device}: hardly any code could be compared");
+        }
+    }
+}
+
 /// A plan that is run with all images at once or with one after the other.
 struct Runs {
     plan: Box<dyn Plan>,
@@ -173,7 +257,10 @@ struct Runs {
 
 impl Runs {
     fn new(case: &Case<'_>, graph: Graph, phase: PhaseId, threads: usize) -> Self {
-        let executor = CpuExecutor::new(threads);
+        Self::on(&CpuExecutor::new(threads), case, graph, phase)
+    }
+
+    fn on(executor: &dyn Executor, case: &Case<'_>, graph: Graph, phase: PhaseId) -> Self {
         Self { plan: executor.plan(Arc::new(graph), case.checkpoint).expect("it can be planned"), phase }
     }
 

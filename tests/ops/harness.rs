@@ -10,6 +10,8 @@ use smalti::checkpoint::{Checkpoint, Tensor};
 use smalti::graph::twin::Twin;
 use smalti::graph::{BufferId, Draw, Elem, Extent, Graph, PhaseId, Row, Source};
 
+use crate::common::{simt, skip};
+
 /// Half a unit in the last place of f32: the relative error of one rounding.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
@@ -158,6 +160,31 @@ impl Case {
         first.expect("every processor has an instruction set")
     }
 
+    /// Runs the CUDA kernels in every way of [`simt::WAYS`], each checked against the others: all must leave the
+    /// same bits. Returns them, and what a GPU leaves where there is one; nothing, and a line that says so, where
+    /// neither is to be had.
+    pub fn run_on_cuda(&self) -> Vec<(String, Left)> {
+        let mut lefts: Vec<(String, Left)> = Vec::new();
+        for way in simt::WAYS {
+            let executor = match simt::executor(way) {
+                Ok(executor) => executor,
+                Err(reason) => {
+                    skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
+                    break;
+                }
+            };
+            let left = self.run(&executor);
+            let Some((_, first)) = lefts.first() else {
+                lefts.push(("simt".into(), left));
+                continue;
+            };
+            for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(first)) {
+                assert!(found == expected, "`{}` differs in the way {way:?}", self.graph.at(id).name);
+            }
+        }
+        lefts
+    }
+
     /// A buffer's values after a run.
     pub fn values(&self, left: &Left, id: BufferId) -> Vec<f64> {
         let bytes = &left[id.index()];
@@ -176,6 +203,17 @@ impl Case {
     /// Runs every row of the step alone, as row 0, and compares the bits it leaves in the buffers `outputs`,
     /// one per row, with those it left among the others.
     pub fn check_rows_alone(&self, left: &Left, outputs: &[BufferId]) {
+        self.check_rows_alone_on(&CpuExecutor::new(2), left, outputs);
+    }
+
+    /// The same with the CUDA kernels, where the SIMT executor is to be had.
+    pub fn check_rows_alone_on_cuda(&self, left: &Left, outputs: &[BufferId]) {
+        if let Ok(executor) = simt::executor(simt::WAYS[0]) {
+            self.check_rows_alone_on(&executor, left, outputs);
+        }
+    }
+
+    fn check_rows_alone_on(&self, executor: &dyn Executor, left: &Left, outputs: &[BufferId]) {
         let (rows_id, rows) = self.rows.as_ref().expect("the case has rows");
         for r in 0..self.extent.rows {
             let alone = Self {
@@ -199,7 +237,7 @@ impl Case {
                 rows: Some((*rows_id, vec![rows[r]])),
                 draws: None,
             };
-            let found = alone.run(&CpuExecutor::new(2));
+            let found = alone.run(executor);
             for id in outputs {
                 let size = self.graph.at(*id).shape.iter().product::<usize>() * self.graph.at(*id).elem.size();
                 assert!(
