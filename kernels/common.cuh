@@ -1,5 +1,5 @@
 // common.cuh
-// The one header that kernels include: types and their conversions, wide loads, reductions, the functions
+// The one header that kernels include: types and their conversions, reductions, the functions
 // that have one definition for every executor, noise, and the two tables that a step is driven by.
 #pragma once
 
@@ -37,13 +37,6 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 __device__ __forceinline__ float2 unpack_bf16(uint32_t pair) {
   return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
-
-// ---- wide loads and stores; the address is a multiple of the size -----------------------------------------
-
-__device__ __forceinline__ uint4 load_16(const void* p) { return *static_cast<const uint4*>(p); }
-__device__ __forceinline__ uint2 load_8(const void* p) { return *static_cast<const uint2*>(p); }
-__device__ __forceinline__ void store_16(void* p, uint4 v) { *static_cast<uint4*>(p) = v; }
-__device__ __forceinline__ void store_8(void* p, uint2 v) { *static_cast<uint2*>(p) = v; }
 
 // ---- reductions: fixed trees, so that the bits of a sum depend on its terms alone ---------------------------
 

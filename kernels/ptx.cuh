@@ -97,6 +97,12 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Wide loads and stores; the address is a multiple of the size.
+__device__ __forceinline__ uint4 load_16(const void* p) { return *static_cast<const uint4*>(p); }
+__device__ __forceinline__ uint2 load_8(const void* p) { return *static_cast<const uint2*>(p); }
+__device__ __forceinline__ void store_16(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }
+__device__ __forceinline__ void store_8(void* p, uint2 value) { *static_cast<uint2*>(p) = value; }
+
 // 16 bytes of global memory that this launch reads once: they pass by the first-level cache.
 // Only for memory that nothing writes during the launch.
 __device__ __forceinline__ uint4 load_16_stream(const void* p) {

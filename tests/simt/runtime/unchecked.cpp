@@ -1,0 +1,8 @@
+// The plain build watches nothing.
+#include "runtime.h"
+
+namespace simt {
+
+Checks* const checks = nullptr;
+
+}  // namespace simt
