@@ -18,9 +18,12 @@ static constexpr int warpSize = 32;
 #define SIMT_PLACE const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
 #define SIMT_HERE (::simt::Place{file_, line_})
 
-// Functions that the race checks must not see: they work on the operands of several threads.
-#ifdef SIMT_CHECK
+// Functions that the race checks must not see: they work on the operands of several threads, or on the host's
+// memory. gcc would move parts of them into functions that are seen.
+#if defined(SIMT_CHECK) && defined(__clang__)
 #define SIMT_UNSEEN __attribute__((no_sanitize_thread, noinline))
+#elif defined(SIMT_CHECK)
+#define SIMT_UNSEEN __attribute__((no_sanitize_thread, noipa))
 #else
 #define SIMT_UNSEEN
 #endif
