@@ -32,7 +32,7 @@ struct Build {
     name: &'static str,
     /// Flags for the kernels alone.
     kernel_flags: Vec<&'static str>,
-    /// Which of the runtime's files it leaves out, by their beginning or whole.
+    /// Which of the runtime's files it leaves out.
     without: &'static dyn Fn(&str) -> bool,
 }
 
