@@ -6,13 +6,19 @@
 //!
 //! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
 
+mod codebook_lookup;
+mod conv2d;
 pub mod device;
 mod embed;
 mod fragments;
+mod group_norm_stats;
 pub mod kernels;
 mod lower;
 mod memory;
+mod nearest_code;
+mod pixels_to_input;
 mod plan;
+mod spatial_attention;
 
 use std::collections::HashMap;
 use std::sync::Arc;
