@@ -15,9 +15,9 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
 norm_rows(bf16* normed,        // (R, C)
           const float* x,      // (R, C)
           const float* norm,   // (C)
+          float eps,
           uint32_t rows,       // R
-          uint32_t dim,        // C
-          float eps) {
+          uint32_t dim) {      // C
   grid_dependency_trigger();
   constexpr int HELD = 8;
   const Slice slice(dim, threadIdx.x / WARP);

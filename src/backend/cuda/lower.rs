@@ -33,6 +33,10 @@ pub(super) trait Lower {
 pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
     match op {
         Op::Embed(op) => Ok(op),
+        Op::NormQkvRope(op) => Ok(op),
+        Op::LinearResidual(op) => Ok(op),
+        Op::NormSwiglu(op) => Ok(op),
+        Op::NormLogits(op) => Ok(op),
         other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
     }
 }

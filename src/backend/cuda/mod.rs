@@ -10,9 +10,14 @@ pub mod device;
 mod embed;
 mod fragments;
 pub mod kernels;
+mod linear_residual;
 mod lower;
 mod memory;
+mod norm_logits;
+mod norm_qkv_rope;
+mod norm_swiglu;
 mod plan;
+mod product;
 
 use std::collections::HashMap;
 use std::sync::Arc;
