@@ -39,6 +39,10 @@ pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
         Op::NearestCode(op) => Ok(op),
         Op::PixelsToInput(op) => Ok(op),
         Op::SpatialAttention(op) => Ok(op),
+        Op::NormQkvRope(op) => Ok(op),
+        Op::LinearResidual(op) => Ok(op),
+        Op::NormSwiglu(op) => Ok(op),
+        Op::NormLogits(op) => Ok(op),
         other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
     }
 }

@@ -13,12 +13,17 @@ mod embed;
 mod fragments;
 mod group_norm_stats;
 pub mod kernels;
+mod linear_residual;
 mod lower;
 mod memory;
 mod nearest_code;
 mod pixels_to_input;
 mod plan;
 mod spatial_attention;
+mod norm_logits;
+mod norm_qkv_rope;
+mod norm_swiglu;
+mod product;
 
 use std::collections::HashMap;
 use std::sync::Arc;
