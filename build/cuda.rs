@@ -241,7 +241,9 @@ fn compile(source: &Source, compiler: &Compiler, headers: &str, cache: &Path) ->
 
 /// A name beside a file's own, for this process alone: another build may be writing the same file.
 fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension(format!("{}.tmp", std::process::id()))
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    name.into()
 }
 
 /// Writes a file of the cache under another name first, so that nobody reads half of it.

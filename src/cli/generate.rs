@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(wrong_option("codes", path.display(), "another file than the pictures of --output", ""));
     }
 
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(Some(args.precision), &display)?;
     if let Output::Grid(_) = output {
         check_grid(requests.len(), image_size, executor.free_memory())?;
     }

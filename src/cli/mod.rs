@@ -24,6 +24,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 use crate::backend::cpu::simd::Isa;
+use crate::backend::cuda::kernels;
 use crate::image::MAX_SIDE;
 use crate::{Error, Result};
 
@@ -77,8 +78,12 @@ fn run(command: Command) -> Result<()> {
 /// Version and build facts: commit, kernels, and what this processor offers.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let isas: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    let kernels = match kernels::TARGETS {
+        [] => "none".into(),
+        targets => format!("sm_{} by nvcc {}.{}", targets.join(" sm_"), kernels::TOOLKIT.0, kernels::TOOLKIT.1),
+    };
     format!(
-        "{} (commit {}; CUDA kernels: none; CPU: {}, using {})",
+        "{} (commit {}; CUDA kernels: {kernels}; CPU: {}, using {})",
         env!("CARGO_PKG_VERSION"),
         env!("SMALTI_COMMIT"),
         isas.join(" "),

@@ -11,12 +11,15 @@ pub mod driver;
 mod embed;
 mod fragments;
 pub mod kernels;
+mod listing;
 mod lower;
 mod memory;
 mod plan;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::listing::launches;
 
 use self::device::{Device, DeviceBuffer};
 use self::driver::CudaDevice;
@@ -55,6 +58,11 @@ impl CudaExecutor {
     /// On card `number`; see [`CudaDevice::open`].
     pub fn open(number: usize) -> Result<Self> {
         Ok(Self::new(Arc::new(CudaDevice::open(number)?)))
+    }
+
+    /// On the first card that can be opened; see [`CudaDevice::open_any`].
+    pub fn open_any() -> Result<Self> {
+        Ok(Self::new(Arc::new(CudaDevice::open_any()?)))
     }
 
     /// The place to work in.

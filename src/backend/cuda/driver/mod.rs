@@ -52,7 +52,27 @@ fn driver_is_there() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
+/// How many cards the driver has, once it was started.
+fn count() -> Result<usize, CUresult> {
+    let mut count = 0;
+    // SAFETY: the driver writes an integer.
+    match unsafe { sys::cuDeviceGetCount(&mut count) } {
+        CUresult::CUDA_SUCCESS => Ok(count.max(0) as usize),
+        error => Err(error),
+    }
+}
+
 impl CudaDevice {
+    /// The first card that can be opened; else why the first one cannot.
+    pub fn open_any() -> Result<Self> {
+        let first = match Self::open(0) {
+            Err(error @ Error::Device { .. }) => error,
+            opened => return opened,
+        };
+        let others = if driver_is_there() { count().unwrap_or(0) } else { 0 };
+        (1..others).find_map(|number| Self::open(number).ok()).ok_or(first)
+    }
+
     /// Opens card `number`. Errors tell what is missing: kernels, driver, a card of that number, one that the
     /// kernels run on.
     pub fn open(number: usize) -> Result<Self> {
@@ -80,10 +100,7 @@ impl CudaDevice {
         }
         // SAFETY: the flags must be 0.
         call(unsafe { sys::cuInit(0) }, "starting the driver")?;
-        let mut count = 0;
-        // SAFETY: the driver writes an integer.
-        call(unsafe { sys::cuDeviceGetCount(&mut count) }, "counting cards")?;
-        let count = count.max(0) as usize;
+        let count = count().or_else(|error| call(error, "counting cards").map(|()| 0))?;
         if number >= count {
             let have = match count {
                 0 => "there is no NVIDIA GPU".to_string(),
