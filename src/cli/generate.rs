@@ -161,13 +161,15 @@ fn draw(
         true
     };
     generate_each(session, requests, take, progress)?;
-    let drawing = (started.elapsed() - painting).as_secs_f64();
+    let beside = session.runs_ahead();
+    let drawing = if beside { started.elapsed() } else { started.elapsed() - painting }.as_secs_f64();
     display.finish();
     gallery.finish(|| parameters.of_all())?;
     display.say(&format!(
-        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s",
+        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s{}",
         tokens as f64 / drawing,
-        painting.as_secs_f64()
+        painting.as_secs_f64(),
+        if beside { " of them" } else { "" }
     ));
     Ok(kept)
 }

@@ -15,6 +15,7 @@ mod parameters;
 mod pictures;
 mod progress;
 mod reconstruct;
+mod selftest;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -46,6 +47,7 @@ enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Selftest(selftest::Args),
 }
 
 /// Runs the program; what `main` returns.
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
     }
 }
 

@@ -28,7 +28,7 @@ use self::memory::{PlanBuffer, WeightCache};
 use self::plan::CudaPlan;
 use super::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Elem, Graph, WeightId};
+use crate::graph::{Elem, Graph, Op, WeightId};
 use crate::{Error, Result};
 
 /// Runs graphs on a CUDA device.
@@ -85,7 +85,18 @@ impl Executor for CudaExecutor {
     }
 
     fn free_memory(&self) -> u64 {
-        self.place().and_then(|place| place.device.memory()).map_or(0, |memory| memory.free_bytes)
+        /// For what no graph lists: the kernels themselves, recorded steps, the ops' scratch, rounding up.
+        const RESERVED: u64 = 256 << 20;
+        let free = self.place().and_then(|place| place.device.memory()).map_or(0, |memory| memory.free_bytes);
+        free.saturating_sub(RESERVED)
+    }
+
+    fn runs_ahead(&self) -> bool {
+        true
+    }
+
+    fn supports(&self, graph: &Graph, op: &Op) -> Result<(), String> {
+        lower(op)?.check(graph)
     }
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {

@@ -189,6 +189,12 @@ impl Plan for CudaPlan {
         self.note(done, Some(&name))
     }
 
+    fn wait(&mut self) -> Result<()> {
+        self.check()?;
+        let done = self.stream.synchronize();
+        self.note(done, None)
+    }
+
     fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()> {
         self.check()?;
         if matches!(self.graph.at(buffer).elem, Elem::Row | Elem::Draw) {
