@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(wrong_option("codes", path.display(), "another file than the pictures of --output", ""));
     }
 
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(Some(args.precision), &display)?;
     if let Output::Grid(_) = output {
         check_grid(requests.len(), image_size, executor.free_memory())?;
     }
@@ -161,13 +161,15 @@ fn draw(
         true
     };
     generate_each(session, requests, take, progress)?;
-    let drawing = (started.elapsed() - painting).as_secs_f64();
+    let beside = session.runs_ahead();
+    let drawing = if beside { started.elapsed() } else { started.elapsed() - painting }.as_secs_f64();
     display.finish();
     gallery.finish(|| parameters.of_all())?;
     display.say(&format!(
-        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s",
+        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s{}",
         tokens as f64 / drawing,
-        painting.as_secs_f64()
+        painting.as_secs_f64(),
+        if beside { " of them" } else { "" }
     ));
     Ok(kept)
 }

@@ -28,6 +28,7 @@ pub struct Session {
     draws: Vec<Draw>,
     /// The tables on the device no longer say what the places hold.
     stale: bool,
+    runs_ahead: bool,
 }
 
 /// A picture in its place.
@@ -68,6 +69,7 @@ impl Session {
             rows: Vec::with_capacity(shape.rows),
             draws: Vec::with_capacity(shape.pictures),
             stale: true,
+            runs_ahead: executor.runs_ahead(),
             gpt,
         })
     }
@@ -90,6 +92,12 @@ impl Session {
     /// Places that hold no picture.
     pub fn free(&self) -> usize {
         self.places.iter().filter(|place| place.is_none()).count()
+    }
+
+    /// Whether [`Session::advance`] may return before the device has drawn, so that something else can be done
+    /// meanwhile.
+    pub fn runs_ahead(&self) -> bool {
+        self.runs_ahead
     }
 
     /// Drops all pictures in flight.
@@ -122,6 +130,9 @@ impl Session {
     /// Draws up to `most` tokens of every picture in flight, as many as can be drawn before a picture ends or
     /// loses its guidance; returns how many tokens that were, of all pictures together.
     pub fn advance(&mut self, most: usize) -> Result<usize> {
+        if self.free() == self.places() {
+            return Ok(0);
+        }
         if self.stale {
             self.write_tables()?;
         }
