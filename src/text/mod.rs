@@ -10,7 +10,7 @@
 //! (`tests/data/captions.json`) and against its tokens (`tests/golden/t5`).
 //!
 //! ```
-//! assert_eq!(smalti::text::clean_caption("A <b>Fox</b> &amp; a Hen, 1920x1080 https://a.com/x"), "a fox a hen,");
+//! assert_eq!(smalti::text::clean_caption("A <b>Fox</b> &amp; a Hen, 1920x1080 https://a.com/x"), "a fox a hen");
 //! ```
 
 mod clean;
