@@ -37,6 +37,7 @@ pub mod image;
 pub mod math;
 pub mod models;
 pub mod selftest;
+pub mod text;
 pub mod units;
 
 pub use error::{Error, Result};
