@@ -1,7 +1,7 @@
 //! What the matrix products share: which shape a run takes, and what all of their kernels need.
 //!
 //! Every shape gives the same bits (`kernels/product.cuh`), so the choice is one of time alone. It rests on a
-//! model of how much each multiprocessor must fetch from L2 and compute, not on measurements.
+//! model of what each multiprocessor must fetch and compute, with an H200's figures, not on measurements.
 
 use super::device::{Kernel, Launch};
 use super::fragments;
@@ -14,8 +14,10 @@ const THREADS: usize = 256;
 /// Rows of a block of `norm_rows`.
 const NORM_ROWS: usize = 8;
 
-/// What a multiprocessor fetches from L2 and multiplies per clock, about, and what another launch costs.
+/// What a multiprocessor fetches per clock, about, from L2 and as its share from memory, what it multiplies, and
+/// what another launch costs.
 const BYTES_PER_CLOCK: usize = 48;
+const MEMORY_BYTES_PER_CLOCK: usize = 18;
 const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
 
@@ -78,7 +80,7 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// The shape that takes the least time by the model.
+    /// The shape that takes the least time by the model; of equals, the one with the smallest blocks.
     pub fn choose<'s>(&self, shapes: &'s [Shape; 6], multiprocessors: usize) -> &'s Shape {
         shapes.iter().min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("there are six")
     }
@@ -99,7 +101,9 @@ impl Product {
             true => block * blocks.div_ceil(multiprocessors),
             false => block * blocks.max(multiprocessors) / multiprocessors,
         };
-        all + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
+        // Blocks with the same weights run at the same time: these come from memory once.
+        let memory = self.width * self.matrices * self.depth * Elem::Bf16.size() / MEMORY_BYTES_PER_CLOCK;
+        all.max(memory / multiprocessors) + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
     }
 
     /// The launch, still without arguments.
@@ -221,5 +225,23 @@ mod tests {
         // The norm's own launch is worth it where the tiles are many.
         assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
         assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_32");
+    }
+
+    #[test]
+    fn the_cases_of_the_tests_take_every_shape() {
+        // Of tests/ops: linear_residual, norm_logits and norm_swiglu, norm_qkv_rope.
+        for (normed, sizes) in
+            [(false, [(200, 104), (48, 768)]), (true, [(200, 104), (48, 768)]), (true, [(312, 104), (2304, 768)])]
+        {
+            let mut chosen = std::collections::BTreeSet::new();
+            for (width, depth) in sizes {
+                for rows in [1, 2, 7, 15, 16, 31, 63, 255].into_iter().filter(|rows| width < 2000 || *rows < 32) {
+                    let product = Product { rows, width, depth, matrices: 1, normed };
+                    let names = [1, 2, 4, 8, 16, 1 << 20].map(|n| product.choose(&SHAPES, n).kernel.name);
+                    chosen.extend(names);
+                }
+            }
+            assert_eq!(chosen.len(), SHAPES.len(), "{sizes:?} take {chosen:?} alone");
+        }
     }
 }
