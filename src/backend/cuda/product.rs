@@ -191,7 +191,9 @@ pub(super) fn fragments_of(weight: WeightId, n: usize, k: usize) -> (WeightId, A
 
 #[cfg(test)]
 mod tests {
+    use super::super::lower::Lower;
     use super::*;
+    use crate::graph::{Extent, Per, Role, Source, ops};
 
     const SHAPES: [Shape; 6] = shapes(
         16,
@@ -204,6 +206,26 @@ mod tests {
             kernels::NORM_LOGITS_WIDE_128X128,
         ],
     );
+
+    #[test]
+    fn what_the_kernels_need_is_said() {
+        let mut graph = Graph::new("product", Extent { rows: 2, draws: 0 });
+        let op = |graph: &mut Graph, input: Elem, weight: Elem, depth: usize| ops::LinearResidual {
+            x: graph.buffer("x", Elem::F32, Per::Row, &[32], Role::Scratch),
+            input: graph.buffer("heads", input, Per::Row, &[depth], Role::Scratch),
+            weight: graph.weight(format!("wo.{depth}"), weight, &[32, depth], Source::Tensor),
+            width: 32,
+            depth,
+        };
+        assert_eq!(op(&mut graph, Elem::Bf16, Elem::Bf16, 40).check(&graph), Ok(()));
+        for (input, weight, depth, said) in [
+            (Elem::Bf16, Elem::Bf16, 36, "needs an input of a width divisible by 8, found 36"),
+            (Elem::F32, Elem::Bf16, 48, "needs `heads` in bf16, found f32"),
+            (Elem::Bf16, Elem::F32, 56, "needs `wo.56` in bf16, found f32"),
+        ] {
+            assert_eq!(op(&mut graph, input, weight, depth).check(&graph), Err(said.into()));
+        }
+    }
 
     #[test]
     fn shared_memory_fits_the_smallest_cards() {
