@@ -91,14 +91,17 @@ impl Conv2d {
         larger.iter().find(fits).map_or(small, |&(tile, _)| tile)
     }
 
-    /// Dynamic shared memory of a block: two stages, and the normalization's scales and shifts.
+    /// Dynamic shared memory of a block: two stages, where their pixels are, the normalization's scales and shifts.
     fn shared_bytes(&self, tile: &Tile) -> usize {
         let span = |outputs: usize| match self.kernel {
             Kernel::Upsample => outputs / 2 + 2,
             _ => (outputs - 1) * self.kernel.stride() + self.kernel.side(),
         };
-        let stage = span(tile.height) * span(TILE_WIDTH) * PIXEL_BYTES;
-        2 * stage + self.norm.map_or(0, |_| self.channels_in * 2 * size_of::<f32>())
+        let pixels = span(tile.height) * span(TILE_WIDTH);
+        let places = pixels.next_multiple_of(4) * size_of::<i32>();
+        2 * pixels * PIXEL_BYTES
+            + places
+            + self.norm.map_or(0, |_| self.channels_in.next_multiple_of(CHUNK) * 2 * size_of::<f32>())
     }
 }
 
@@ -169,13 +172,21 @@ impl Lower for Conv2d {
 
 /// (N, C, side, side) as fragments of a matrix whose columns are ordered by blocks of 16 channels, tap columns,
 /// tap rows, channels; C is filled up with zeros to whole stages.
+///
+/// Here weights are the mma's second operand, pixels its first: a lane holds b0 and b1 of channels 0 to 7, then those of
+/// 8 to 15, each pair in two registers in a row. That is the first operand's order with the halves of the tile's rows
+/// and columns in each other's place. The kernels load ahead: behind the last tap column there is one more of zeros.
 fn pack(values: &[bf16], n: usize, c: usize, side: usize) -> Vec<bf16> {
-    fragments::pack_with(n, c.next_multiple_of(CHUNK) * side * side, |row, column| {
+    let padded = (n.next_multiple_of(fragments::TILE), c.next_multiple_of(CHUNK) * side * side);
+    let mut tiles = fragments::pack_with(padded.0, padded.1, |row, column| {
+        let (row, column) = (row & !8 | column & 8, column & !8 | row & 8);
         let (tap, channel) = (column / 16 % (side * side), column / 16 / (side * side) * 16 + column % 16);
         let (kx, ky) = (tap / side, tap % side);
-        match channel < c {
+        match row < n && channel < c {
             true => values[((row * c + channel) * side + ky) * side + kx],
             false => bf16::ZERO,
         }
-    })
+    });
+    tiles.resize(tiles.len() + side * fragments::TILE_LEN, bf16::ZERO);
+    tiles
 }
