@@ -26,7 +26,9 @@
 //   - each weight is wanted by one warp of a block alone, so it goes from L2 to registers, one tap column ahead,
 //     16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk through
 //     the same weights and find them in the first-level cache;
-// which makes 10 + 6 kilobyte-halves, 64 clocks, for 96 mma, that is 3/4 of their time at full rate.
+// which makes 16 times 512 bytes, 64 clocks, for 96 mma. Large's loop on sm_90a, for a stage and a warp: 576 HMMA,
+// 60 LDSM, 36 LDG.E.128, 9 others (248 registers, no spills on any target); its stage costs each thread six times
+// eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
 //
 // An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
 // tile is chosen changes nothing in the bits.
@@ -65,7 +67,7 @@ struct Tile {
   static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N, THREADS = WARP * WARPS_Y * WARPS_N;
 };
 using Large = Tile<8, 2, 1, 4, 2, true>;     // 8 x 16 pixels, 128 channels
-using Medium = Tile<4, 2, 1, 2, 6, true>;    // 4 x 16, 64
+using Medium = Tile<4, 2, 1, 2, 5, true>;    // 4 x 16, 64
 using Small = Tile<2, 1, 1, 2, 8, false>;    // 2 x 16, 32
 using Thin = Tile<2, 1, 4, 1, 5, false>;     // 8 x 16, 16
 using Wide = Tile<2, 2, 1, 4, 4, true>;      // 2 x 16, 128
@@ -220,29 +222,32 @@ template <class K, class T, bool GATHER>
 __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   constexpr int STEPS = 2 * K::SIDE;  // of a stage: 16 channels and one tap column each
   DYN_SMEM(smem);
+  SMEM_ARRAY(int, origin, [3]);  // of the tile: row, column, channel; kept here because registers are short
   int* places = reinterpret_cast<int*>(smem + 2 * Stage<K, T>::BYTES);            // of a stage's pixels
   float2* affine = reinterpret_cast<float2*>(places + (Stage<K, T>::PIXELS + 3) / 4 * 4);  // (C)
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int warp_n = warp % T::WARPS_N, warp_y = warp / T::WARPS_N;
   const int out_height = conv.height * K::REPEAT / K::STRIDE, out_width = conv.width * K::REPEAT / K::STRIDE;
   const int tiles_across = (out_width + TILE_W - 1) / TILE_W;
-  const int tile_y = blockIdx.x / tiles_across * T::H, tile_x = blockIdx.x % tiles_across * TILE_W;
   const size_t image = blockIdx.z;
   const int chunks = (conv.channels_in + CHUNK - 1) / CHUNK;
-  const int n_first = blockIdx.y * T::N + warp_n * 16 * T::N16;
 
   grid_dependency_trigger();
   // Beyond N the last tile's weights are multiplied and not stored.
   const bf16* weights[T::N16];
 #pragma unroll
   for (int j = 0; j < T::N16; j++) {
-    const int tile = min(n_first / 16 + j, (conv.channels_out + 15) / 16 - 1);
+    const int tile = min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, (conv.channels_out + 15) / 16 - 1);
     weights[j] = conv.weight + (size_t(tile) * chunks * STEPS * K::SIDE * WARP + lane) * 8;
   }
   Weights<K, T> b[2];
   b[0].load(weights, 0);
-  find_pixels<K, T>(conv, places, K::first(tile_y), K::first(tile_x));
-  __syncthreads();  // `places` is whole
+  {
+    const int y = blockIdx.x / tiles_across * T::H, x = blockIdx.x % tiles_across * TILE_W;
+    if (threadIdx.x == 0) origin[0] = y, origin[1] = x, origin[2] = blockIdx.y * T::N;
+    find_pixels<K, T>(conv, places, K::first(y), K::first(x));
+  }
+  __syncthreads();  // `places` and `origin` are whole
   grid_dependency_wait();
 
   const bf16* x = static_cast<const bf16*>(conv.x) + image * conv.height * conv.width * conv.channels_in;
@@ -302,7 +307,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     for (int j = 0; j < T::N16; j++) weights[j] += STEPS * K::SIDE * 256;
   }
 
-  const int n_lane = n_first + lane % 4 * 2, x_lane = tile_x + lane / 4;
+  const int n_lane = origin[2] + warp_n * 16 * T::N16 + lane % 4 * 2, x_lane = origin[1] + lane / 4;
   float bias[2 * T::N16][2];
 #pragma unroll
   for (int j = 0; j < 4 * T::N16; j++) {
@@ -311,7 +316,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   }
 #pragma unroll
   for (int row = 0; row < T::ROWS; row++) {
-    const int oy = tile_y + warp_y * T::ROWS + row;
+    const int oy = origin[0] + warp_y * T::ROWS + row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int ox = x_lane + 8 * half;

@@ -190,3 +190,52 @@ fn pack(values: &[bf16], n: usize, c: usize, side: usize) -> Vec<bf16> {
     tiles.resize(tiles.len() + side * fragments::TILE_LEN, bf16::ZERO);
     tiles
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Extent, Per, Role, Source};
+
+    /// The kernel for a bf16 map on a device of 132 multiprocessors.
+    fn chosen(kernel: Kernel, size: (usize, usize), channels: (usize, usize), images: usize) -> Launchable {
+        let mut graph = Graph::new("conv2d", Extent { rows: images, draws: 0 });
+        let mut map = |name: &str| graph.buffer(name, Elem::Bf16, Per::Row, &[1], Role::Scratch);
+        let (out, x) = (map("out"), map("x"));
+        let side = kernel.side();
+        let op = Conv2d {
+            out,
+            x,
+            norm: None,
+            residual: None,
+            weight: graph.weight("weight", Elem::Bf16, &[channels.1, channels.0, side, side], Source::Tensor),
+            bias: graph.weight("bias", Elem::F32, &[channels.1], Source::Tensor),
+            kernel,
+            size,
+            channels_in: channels.0,
+            channels_out: channels.1,
+            store: Store::Plain,
+        };
+        assert_eq!(op.check(&graph), Ok(()));
+        op.tile(&graph, images, 132).kernel
+    }
+
+    #[test]
+    fn tiles_are_as_large_as_keeps_the_device_busy() {
+        use Kernel::{Downsample, Point, Square, Upsample};
+        for (kernel, side, channels, images, expected) in [
+            (Square, 16, (512, 512), 1, kernels::CONV2D_SQUARE_SMALL),
+            (Square, 16, (512, 512), 32, kernels::CONV2D_SQUARE_LARGE),
+            (Square, 64, (256, 256), 1, kernels::CONV2D_SQUARE_MEDIUM),
+            (Square, 256, (128, 128), 1, kernels::CONV2D_SQUARE_LARGE),
+            (Square, 256, (128, 3), 1, kernels::CONV2D_SQUARE_THIN),
+            (Square, 256, (3, 128), 1, kernels::CONV2D_SQUARE_GATHER),
+            (Upsample, 16, (512, 512), 1, kernels::CONV2D_UPSAMPLE_SMALL),
+            (Upsample, 128, (128, 128), 1, kernels::CONV2D_UPSAMPLE_LARGE),
+            (Downsample, 256, (128, 128), 1, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Point, 16, (512, 512), 1, kernels::CONV2D_POINT_SMALL),
+            (Point, 128, (256, 128), 1, kernels::CONV2D_POINT_MEDIUM),
+        ] {
+            assert_eq!(chosen(kernel, (side, side), channels, images), expected, "{kernel:?} {side} {channels:?}");
+        }
+    }
+}
