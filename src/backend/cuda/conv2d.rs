@@ -72,16 +72,16 @@ impl Conv2d {
             return small;
         }
         let wide = Tile { kernel: kernels::CONV2D_DOWNSAMPLE_WIDE, height: 2, channels: 128, threads: 128 };
-        // With how many blocks to a multiprocessor, in quarters, each is worth its size: of the large ones two run
-        // at a time, and 7/4 leave little idle.
+        // With how many blocks to a multiprocessor, in quarters, each is worth its size. Two large ones run at a time,
+        // and it takes two medium ones to give each of the four tensor cores a warp; 7/4 leave little idle.
         let larger: &[(Tile, usize)] = match self.kernel {
-            Kernel::Point => &[(Tile::medium(kernels::CONV2D_POINT_MEDIUM), 4)],
+            Kernel::Point => &[(Tile::medium(kernels::CONV2D_POINT_MEDIUM), 7)],
             Kernel::Square => {
-                &[(Tile::large(kernels::CONV2D_SQUARE_LARGE), 7), (Tile::medium(kernels::CONV2D_SQUARE_MEDIUM), 4)]
+                &[(Tile::large(kernels::CONV2D_SQUARE_LARGE), 7), (Tile::medium(kernels::CONV2D_SQUARE_MEDIUM), 7)]
             }
             Kernel::Downsample => &[(wide, 4)],
             Kernel::Upsample => {
-                &[(Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), 7), (Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM), 4)]
+                &[(Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), 7), (Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM), 7)]
             }
         };
         let fits = |&&(tile, quarters): &&(Tile, usize)| {
