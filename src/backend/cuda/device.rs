@@ -165,6 +165,11 @@ pub trait Device: Send + Sync {
     /// A stream of its own: what is enqueued on it runs in order, beside other streams.
     fn stream(&self) -> Result<Box<dyn Stream>>;
 
+    /// Bytes per second that a copy in its memory reads and writes, measured now; `None` where that means nothing.
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// A device to go on with where a fault ended this one, which is of no use any more, with all that was made
     /// on it; `None` while it works.
     fn renewed(&self) -> Result<Option<Arc<dyn Device>>> {
