@@ -240,6 +240,13 @@ impl Device for CudaDevice {
         })
     }
 
+    fn with_mapped(&self, work: &mut dyn FnMut()) -> Result<()> {
+        self.0.context.enter(|| {
+            work();
+            Ok(())
+        })
+    }
+
     unsafe fn free(&self, ptr: Ptr) {
         // SAFETY: the caller's word. Without the context the memory went with it.
         let _ = self.0.context.enter(|| Ok(unsafe { sys::cuMemFree_v2(ptr.0) }));
