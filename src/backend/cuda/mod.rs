@@ -102,6 +102,10 @@ impl Executor for CudaExecutor {
         free.saturating_sub(RESERVED)
     }
 
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        self.place()?.device.copy_bandwidth()
+    }
+
     fn runs_ahead(&self) -> bool {
         true
     }
