@@ -13,8 +13,9 @@
 //   launch   grid (R, H, ceil(S / part)), 32 * WARPS threads, WARPS * (4 * D + 128 * stride) bytes of dynamic
 //            shared memory; blocks behind the row's position end. R in x: there may be any number, and the rows of
 //            one slot, which read the same cache, run side by side
-//   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256; positions
-//            below S                                                   (checked in backend/cuda/attention.rs)
+//   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256 (188 where a
+//            block has but 99 KB of shared memory: compute capability 8.6 and 8.9); positions below S
+//                                                                      (checked in backend/cuda/attention.rs)
 //   cost     reads 4 * D bytes per row, head and key; bound by bandwidth when R * H blocks fill the device
 //   flight   a warp asks for all its keys and values at once, without a register: a block has 64 KB under way
 //            (D = 64; 50 KB at 100, 64 KB at 128), and three or four blocks fit a multiprocessor. 4.3 TB/s over

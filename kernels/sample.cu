@@ -12,12 +12,13 @@
 //   types    logits: f32; sums: u32 and u64
 //   launch   one block per draw, 1024 threads, 4 * (V up to a multiple of 4) + 24 KB of dynamic shared memory: 88 KB
 //            for V = 16384
-//   needs    V at most what 227 KB hold; 1 <= top_k, 0 < top_p; no two draws name the same row or place
+//   needs    V at most what 227 KB hold (51 thousand; 18 thousand where a block has but 99 KB: compute capability
+//            8.6 and 8.9); 1 <= top_k, 0 < top_p; no two draws name the same row or place
 //                                                                      (checked in backend/cuda/sample.rs)
-//   cost     reads V logits per row; bound by one multiprocessor's instructions: top-k about 0.7 us a step at
-//            V = 16384. Noise, some 140 instructions a code, is made for kept codes alone, 32 at a time: a warp
-//            gathers them in a queue. Masses are added as three limbs, as there is no 64-bit atomic addition in
-//            shared memory that is not a loop
+//   cost     reads V logits per row; bound by the instructions of one multiprocessor. Noise, some 140 of them a
+//            code, is made for kept codes alone, 32 at a time: a warp gathers them in a queue. Counts are added by
+//            ATOMS.POPC.INC, which takes equal bins of a warp at once; masses as three limbs, as shared memory has
+//            64-bit additions by loops of compare-and-swap alone
 //   matches  the CPU executor bit for bit, graph::ops::sample::twin but for what lies within a rounding of the
 //            threshold (tests/ops/sample.rs)
 #include "common.cuh"
