@@ -51,6 +51,12 @@ __device__ __forceinline__ void cp_async_16(void* dst, const void* src, int src_
                : "memory");
 }
 
+// The same with 8 bytes, of which `src_bytes` (0..8) are read; by way of the first-level cache.
+__device__ __forceinline__ void cp_async_8(void* dst, const void* src, int src_bytes = 8) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(smem_u32(dst)), "l"(src), "r"(src_bytes)
+               : "memory");
+}
+
 // Closes this thread's group of copies.
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -6,6 +6,7 @@
 //!
 //! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
 
+mod attention;
 mod codebook_lookup;
 mod conv2d;
 pub mod device;
@@ -25,6 +26,7 @@ mod norm_swiglu;
 mod pixels_to_input;
 mod plan;
 mod product;
+mod sample;
 mod spatial_attention;
 
 use std::collections::HashMap;
