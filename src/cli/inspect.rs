@@ -10,10 +10,10 @@ use super::device::Precision;
 use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
-use crate::config::{Condition, GptConfig, ModelConfig, VqConfig, default_image_size};
+use crate::config::{Condition, GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
 use crate::graph::print::{Table, buffers, memory, ops};
 use crate::graph::{Cost, Elem, Extent, Graph, Load, PhaseId};
-use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+use crate::models::{GptGraph, GptShape, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};
 use crate::units::{bytes, flops};
 
 /// Show a checkpoint's configuration, tensors, plan, memory and floor
@@ -25,7 +25,7 @@ use crate::units::{bytes, flops};
 The floor is the time in which a run's bytes pass at the bandwidth: no program is faster without a cache
 that holds them.")]
 pub struct Args {
-    /// GPT or VQ checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
+    /// GPT, VQ or T5 checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384 (GPT) or 256 (VQ)
@@ -34,7 +34,7 @@ pub struct Args {
     /// Pixels per code along a side, for a GPT: its VQ model's down-sampling
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     downsample_size: usize,
-    /// Pictures at once
+    /// Pictures, or texts, at once
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     batch_size: usize,
     /// What the transformer's weights and cache are held as
@@ -78,6 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = match &config {
         ModelConfig::Gpt(config) => gpt(args, &checkpoint, config)?,
         ModelConfig::Vq(config) => vq(args, config)?,
+        ModelConfig::T5(config) => t5(args, config)?,
     };
     tell(plan.trim_end())
 }
@@ -166,6 +167,18 @@ fn vq(args: &Args, config: &VqConfig) -> Result<String> {
         let encoder = VqEncoder::build(config, (image_size, image_size), args.batch_size, Pixels::U8, Elem::F32)?;
         add(&encoder.graph, encoder.encode);
     }
+    Ok(text)
+}
+
+/// The text encoder's plan for texts of a common length.
+fn t5(args: &Args, config: &T5Config) -> Result<String> {
+    let (texts, tokens) = (args.batch_size, 20);
+    let shape = T5Shape { rows: texts * tokens, tokens, precision: args.precision.elem(), activations: Elem::F32 };
+    let T5Graph { graph, encode, .. } = T5Graph::new(config, &shape);
+    let load = Load { extent: Extent { rows: shape.rows, draws: 0 }, keys: tokens };
+    let title = format!("{} of {tokens} tokens, {}", plural(texts, "text"), args.precision.name());
+    let mut text = plan(&title, &graph, encode, &load);
+    let _ = writeln!(text, "one run: {}", moved(args, graph.cost(encode, &load)));
     Ok(text)
 }
 

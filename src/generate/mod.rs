@@ -8,11 +8,13 @@ mod codes;
 mod generator;
 mod painter;
 mod session;
+mod text_encoder;
 
 pub use codes::Codes;
 pub use generator::{Generator, Layout, Model, requests};
 pub use painter::{Painter, Tokenizer};
 pub use session::{Finished, Session};
+pub use text_encoder::{TextEncoder, TextFeatures};
 
 use crate::config::Sampling;
 use crate::{Error, Result};

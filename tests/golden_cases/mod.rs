@@ -1,4 +1,5 @@
 //! One file per kind of case.
 
 pub mod gpt;
+pub mod t5;
 pub mod vq;
