@@ -6,7 +6,7 @@ use std::path::Path;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Request, Session, generate};
+use smalti::generate::{Conditioning, Request, Session, generate};
 use smalti::graph::Elem;
 use smalti::models::GptShape;
 use smalti::{Error, Result};
@@ -25,7 +25,8 @@ fn session(executor: &CpuExecutor, model: &(Checkpoint, GptConfig), latent_size:
 
 fn codes(session: &mut Session, options: &GenerationOptions) -> Result<Vec<Vec<u32>>> {
     let sampling = options.validate(256).expect("valid options");
-    let requests: Vec<Request> = (0..3).map(|image| Request { class: 5, image, sampling }).collect();
+    let requests: Vec<Request> =
+        (0..3).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
     generate(session, &requests, |_| true)
 }
 

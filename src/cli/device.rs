@@ -56,11 +56,16 @@ impl FromStr for Device {
 impl DeviceArgs {
     /// The executor that the flags ask for.
     pub fn executor(&self) -> Result<Box<dyn Executor>> {
+        self.executor_on("device", self.device)
+    }
+
+    /// An executor on a device that another flag, `option`, names.
+    pub fn executor_on(&self, option: &'static str, device: Device) -> Result<Box<dyn Executor>> {
         /// More threads than any machine has is a slip of the finger.
         const MOST: usize = 4096;
-        if let Device::Cuda(number) = self.device {
-            let hint = "this program has no CUDA kernels yet; use --device cpu";
-            return Err(super::wrong_option("device", format!("cuda:{number}"), "auto or cpu", hint));
+        if let Device::Cuda(number) = device {
+            let hint = format!("this program has no CUDA kernels yet; use --{option} cpu");
+            return Err(super::wrong_option(option, format!("cuda:{number}"), "auto or cpu", &hint));
         }
         if self.threads > MOST {
             return Err(super::wrong_option("threads", self.threads, format!("at most {MOST}"), ""));

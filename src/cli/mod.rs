@@ -15,6 +15,7 @@ mod parameters;
 mod pictures;
 mod progress;
 mod reconstruct;
+mod subjects;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

@@ -27,7 +27,11 @@ pub struct PrefixMean {
 impl PrefixMean {
     pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let elements = (load.extent.rows * self.dim) as u64;
-        Cost { activation_bytes: elements * (4 + graph.at(self.out).elem.size() as u64), flops: elements * 2, ..Cost::default() }
+        Cost {
+            activation_bytes: elements * (4 + graph.at(self.out).elem.size() as u64),
+            flops: elements * 2,
+            ..Cost::default()
+        }
     }
 
     /// Elements from the beginning of `prefixes` to this layer of a slot.
