@@ -115,9 +115,6 @@ fn contents(checkpoint: &Checkpoint, list: bool) -> String {
 
 /// The transformer's plan.
 fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<String> {
-    if let Condition::Text { .. } = config.condition {
-        return Ok("\nThe plan of text-conditional models is not there yet.".into());
-    }
     let down = args.downsample_size;
     let image_size = args.image_size.unwrap_or_else(|| default_image_size(checkpoint, &config.condition, down));
     check_image_size(image_size, down)?;
@@ -130,7 +127,7 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
         precision: args.precision.elem(),
         activations: Elem::F32,
     };
-    let GptGraph { graph, step, .. } = GptGraph::new(config, &shape);
+    let GptGraph { graph, step, text: prefill, .. } = GptGraph::new(config, &shape);
     let tokens = shape.tokens();
     let extent = Extent { rows: shape.rows, draws: pictures };
     // A row at position p reads p + 1 cache rows: (N + 1) / 2 of them on average.
@@ -145,6 +142,13 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
     let all: Cost = (1..=tokens).map(|keys| graph.cost(step, &load(keys))).sum();
     let _ = writeln!(text, "one step: {}", moved(args, graph.cost(step, &mean)));
     let _ = writeln!(text, "all {tokens}: {}", moved(args, all));
+    if let Some(prefill) = prefill {
+        const TOKENS: usize = 20;
+        let load = Load { extent: Extent { rows: TOKENS, draws: 0 }, keys: 0 };
+        let _ = writeln!(text, "\nops of a text of {TOKENS} tokens, once before its first step:");
+        let _ = write!(text, "{}", ops(&graph, prefill.prefill, &load));
+        let _ = writeln!(text, "one text: {}", moved(args, graph.cost(prefill.prefill, &load)));
+    }
     Ok(text)
 }
 

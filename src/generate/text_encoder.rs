@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
-use crate::graph::{Extent, Graph, Row};
+use crate::graph::{Cost, Extent, Graph, Load, Row};
 use crate::models::{T5Graph, T5Shape};
 use crate::{Error, Result};
 
@@ -66,6 +66,11 @@ impl TextEncoder {
     /// The graph that runs.
     pub fn graph(&self) -> &Graph {
         &self.t5.graph
+    }
+
+    /// Bytes and FLOPs of one pass.
+    pub fn cost(&self, load: &Load) -> Cost {
+        self.t5.graph.cost(self.t5.encode, load)
     }
 
     /// The features of each text of valid tokens, as many texts in one pass as its rows hold. A text's features
