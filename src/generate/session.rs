@@ -195,8 +195,7 @@ impl Session {
     /// Puts the texts of pictures without a token into the cache and draws their first tokens; returns how many.
     fn begin_texts(&mut self) -> Result<usize> {
         let Some(prefixes) = &mut self.prefixes else { return Ok(0) };
-        let (mut slots, mut sources) = (Vec::new(), Vec::new());
-        self.draws.clear();
+        let (mut slots, mut sources, mut draws) = (Vec::new(), Vec::new(), Vec::new());
         for (place, picture) in self.places.iter().enumerate() {
             let Some(picture) = picture.as_ref().filter(|picture| picture.token == 0) else { continue };
             let Conditioning::Text(features) = &picture.request.condition else { continue };
@@ -207,7 +206,7 @@ impl Session {
                 slots.push(2 * place + 1);
                 sources.push(Source::Unconditional(features.tokens()));
             }
-            self.draws.push(picture.draw(place, cond_row));
+            draws.push(picture.draw(place, cond_row));
         }
         if slots.is_empty() {
             return Ok(0);
@@ -218,12 +217,12 @@ impl Session {
             plan.write(self.gpt.prefix_log_n, *slot, &[(prefix.tokens as f32).ln()])?;
         }
         prefixes.set(plan, &found)?;
-        plan.write(self.gpt.draws, 0, &self.draws)?;
-        plan.run(prefixes.phases().draw, Extent { rows: found.len(), draws: self.draws.len() })?;
+        plan.write(self.gpt.draws, 0, &draws)?;
+        plan.run(prefixes.phases().draw, Extent { rows: found.len(), draws: draws.len() })?;
         let begun = self.places.iter_mut().flatten().filter(|picture| picture.token == 0);
         begun.for_each(|picture| picture.token = 1);
         self.stale = true;
-        Ok(self.draws.len())
+        Ok(draws.len())
     }
 
     /// Writes the tables anew from what the places hold.
