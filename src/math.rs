@@ -67,7 +67,7 @@ pub fn silu(x: f32) -> f32 {
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
     // 2 sqrt(2 / π), and that times 0.044715.
-    let twice = x * (x * x).mul_add(0.071_354_82, 1.595_769_1);
+    let twice = x * (x * x).mul_add(0.071_354_82, 1.595_769_2);
     x / (1.0 + exp(-twice))
 }
 

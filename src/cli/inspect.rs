@@ -10,7 +10,7 @@ use super::device::Precision;
 use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
-use crate::config::{Condition, GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
+use crate::config::{GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
 use crate::graph::print::{Table, buffers, memory, ops};
 use crate::graph::{Cost, Elem, Extent, Graph, Load, PhaseId};
 use crate::models::{GptGraph, GptShape, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};

@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     Encode(encode::Args),
     Decode(decode::Args),
     Reconstruct(reconstruct::Args),
