@@ -5,9 +5,13 @@
 //!   on the CPU.
 //! - `SMALTI_CUDA`: `require` makes a missing compiler an error, `off` leaves the kernels out.
 //! - `SMALTI_CUDA_ARCHS`: targets such as `90a` or `80,90a`, or `native`; all by default.
+//!
+//! What is compiled is kept in `target/kernels` for all profiles; `ptxas.txt` there lists registers and spills.
 
 #[path = "build/cuda.rs"]
 mod cuda;
+#[path = "build/ptxas.rs"]
+mod ptxas;
 
 use std::path::Path;
 use std::process::Command;

@@ -36,6 +36,7 @@ pub mod graph;
 pub mod image;
 pub mod math;
 pub mod models;
+pub mod selftest;
 pub mod text;
 pub mod units;
 

@@ -19,6 +19,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("models", &["config", "error", "graph"]),
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
+    ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),
 ];
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use smalti::backend::cpu::CpuExecutor;
+use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Conditioning, Request, Session, generate};
-use smalti::graph::Elem;
+use smalti::generate::{Conditioning, Request, Session, generate, generate_each};
+use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 use smalti::{Error, Result};
 
@@ -18,7 +20,7 @@ fn open() -> (Checkpoint, GptConfig) {
     (checkpoint, config)
 }
 
-fn session(executor: &CpuExecutor, model: &(Checkpoint, GptConfig), latent_size: usize) -> Session {
+fn session(executor: &dyn Executor, model: &(Checkpoint, GptConfig), latent_size: usize) -> Session {
     let shape = GptShape { latent_size, slots: 4, rows: 4, pictures: 2, precision: Elem::F32, activations: Elem::F32 };
     Session::new(executor, &model.0, &model.1, &shape).expect("a session")
 }
@@ -41,6 +43,63 @@ fn plans_of_two_sizes_live_side_by_side() {
     let mut second = session(&executor, &model, 6);
     assert_eq!(codes(&mut second, &options).expect("codes"), large);
     assert_eq!(codes(&mut first, &options).expect("codes"), small);
+}
+
+/// The CPU, said to run ahead as a GPU does.
+struct Ahead(CpuExecutor);
+
+impl Executor for Ahead {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn activations(&self) -> Elem {
+        self.0.activations()
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.0.free_memory()
+    }
+
+    fn runs_ahead(&self) -> bool {
+        true
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
+        self.0.plan(graph, checkpoint)
+    }
+}
+
+#[test]
+fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
+    let model = open();
+    let options = GenerationOptions::default();
+    let sampling = options.validate(256).expect("valid options");
+    let requests: Vec<Request> =
+        (0..5).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
+    let expected = generate(&mut session(&CpuExecutor::new(1), &model, 6), &requests, |_| true).expect("codes");
+
+    let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();
+    // At each look: tokens drawn and pictures taken.
+    let mut looks = Vec::new();
+    let take = |index, codes| {
+        taken.push((index, codes));
+        Ok(())
+    };
+    let look = |progress: smalti::generate::Progress| {
+        looks.push((progress.tokens_done, progress.images_done));
+        true
+    };
+    generate_each(&mut session(&Ahead(CpuExecutor::new(1)), &model, 6), &requests, take, look).expect("codes");
+    taken.sort_unstable();
+    let codes: Vec<Vec<u32>> = taken.iter().map(|(_, codes)| codes.clone()).collect();
+    assert_eq!(codes, expected);
+    // Two places, 36 tokens, 16 at a time: the first pair is done after 72 tokens in all, and taken one by one
+    // beside the steps of the second pair.
+    assert_eq!(looks[2], (72, 0), "{looks:?}");
+    assert_eq!(looks[3], (72 + 32, 1), "{looks:?}");
+    assert_eq!(looks[4], (72 + 64, 2), "{looks:?}");
+    assert_eq!(looks.last(), Some(&(5 * 36, 5)), "{looks:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use bytemuck::Pod;
 
 use crate::Result;
 use crate::checkpoint::Checkpoint;
-use crate::graph::{BufferId, Elem, Extent, Graph, PhaseId};
+use crate::graph::{BufferId, Elem, Extent, Graph, Op, PhaseId};
 
 /// A device that graphs can be laid out on.
 pub trait Executor: Send + Sync {
@@ -26,6 +26,16 @@ pub trait Executor: Send + Sync {
 
     /// Bytes of memory that a plan may still take.
     fn free_memory(&self) -> u64;
+
+    /// Whether a replay returns before the device is done, so that the host has time to use.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+
+    /// Whether an op of a graph can run here: what it needs, where it cannot.
+    fn supports(&self, _graph: &Graph, _op: &Op) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Loads the graph's weights, allocates its buffers, zeroed, and decides everything that a run needs.
     ///
@@ -45,6 +55,11 @@ pub trait Plan: Send {
     /// Runs a whole phase `times` times, one after the other, without coming back in between; what the ops
     /// advance by themselves (rows, draws) drives the next time. May return before the device is done.
     fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()>;
+
+    /// Waits until all runs are done.
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Copies bytes into a buffer from byte `offset_bytes` on. Panics when they do not fit.
     fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()>;

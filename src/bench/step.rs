@@ -83,6 +83,7 @@ impl StepBench {
         self.plan.write(self.gpt.draws, 0, &self.draws)?;
         let started = Instant::now();
         self.plan.replay(self.gpt.step, self.extent, steps)?;
+        self.plan.wait()?;
         Ok(started.elapsed().as_secs_f64() / steps as f64)
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::device::{DeviceArgs, Precision};
+use super::progress::Display;
 use super::{plural, tell, wrong_option};
 use crate::Result;
 use crate::bench::{ReadBandwidth, Spread, StepBench, TextBench, VqBench};
@@ -114,7 +115,7 @@ fn step(args: &StepArgs) -> Result<()> {
     check_range("images", args.images, 4096)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
     check_range("steps", args.steps, middle)?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
     let guidance = !args.no_guidance;
     let mut bench =
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
@@ -146,7 +147,7 @@ fn step(args: &StepArgs) -> Result<()> {
 fn vq(args: &VqArgs) -> Result<()> {
     latent_size(args.image_size)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(None, &Display::new(false))?;
     let config = VqConfig::released(&[1, 1, 2, 2, 4]);
     let report = VqBench::new(executor.as_ref(), &config, args.image_size)?.report(args.rounds)?;
     if args.json {
@@ -168,7 +169,7 @@ fn vq(args: &VqArgs) -> Result<()> {
 fn text(args: &TextArgs) -> Result<()> {
     check_range("tokens", args.tokens, 4096)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
     let checkpoint = match &args.t5_path {
         Some(path) => Checkpoint::open(path, WeightsChoice::Model)?,
         None => {

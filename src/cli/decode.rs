@@ -35,12 +35,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let display = Display::new(args.quiet);
     let output = Output::check(&args.output)?;
     let codes = Codes::read(&args.codes)?;
     let parameters = Parameters::of_codes(&codes.metadata, codes.pictures.len());
     let (checkpoint, config) = args.vq.open()?;
     check(args, &codes, &parameters, config.codebook_size)?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(None, &display)?;
     let mut painter = Painter::new(executor.as_ref(), &checkpoint, &config, codes.latent)?;
 
     let started = Instant::now();
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     gallery.finish(|| parameters.of_all())?;
     let images = plural(codes.pictures.len(), "image");
-    Display::new(args.quiet).say(&format!("{images} in {:.2} s", started.elapsed().as_secs_f64()));
+    display.say(&format!("{images} in {:.2} s", started.elapsed().as_secs_f64()));
     Ok(())
 }
 

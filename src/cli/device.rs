@@ -5,10 +5,13 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use super::progress::Display;
+use super::wrong_option;
 use crate::Result;
 use crate::backend::Executor;
 use crate::backend::cpu::CpuExecutor;
 use crate::backend::cpu::simd::Isa;
+use crate::backend::cuda::{CudaExecutor, driver};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::VqConfig;
 use crate::graph::Elem;
@@ -16,7 +19,7 @@ use crate::graph::Elem;
 /// Flags for where to run.
 #[derive(Args, Clone, Debug)]
 pub struct DeviceArgs {
-    /// Where to run: auto, cpu, cuda or cuda:N
+    /// Where to run: auto (the first GPU that can be used, else the CPU), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", env = "SMALTI_DEVICE")]
     pub device: Device,
     /// CPU threads; one per core by default
@@ -54,24 +57,40 @@ impl FromStr for Device {
 }
 
 impl DeviceArgs {
-    /// The executor that the flags ask for.
-    pub fn executor(&self) -> Result<Box<dyn Executor>> {
-        self.executor_on("device", self.device)
-    }
-
-    /// An executor on a device that another flag, `option`, names.
-    pub fn executor_on(&self, option: &'static str, device: Device) -> Result<Box<dyn Executor>> {
+    /// The executor that the flags ask for. `precision` is what the weights are to be held as, where the command
+    /// has a choice; `display` tells why the CPU stands in for a GPU.
+    pub fn executor(&self, precision: Option<Precision>, display: &Display) -> Result<Box<dyn Executor>> {
         /// More threads than any machine has is a slip of the finger.
         const MOST: usize = 4096;
-        if let Device::Cuda(number) = device {
-            let hint = format!("this program has no CUDA kernels yet; use --{option} cpu");
-            return Err(super::wrong_option(option, format!("cuda:{number}"), "auto or cpu", &hint));
-        }
         if self.threads > MOST {
-            return Err(super::wrong_option("threads", self.threads, format!("at most {MOST}"), ""));
+            return Err(wrong_option("threads", self.threads, format!("at most {MOST}"), ""));
         }
         check_instructions()?;
-        Ok(Box::new(CpuExecutor::new(self.threads)))
+        let f32 = precision == Some(Precision::F32);
+        match self.device {
+            Device::Cpu => Ok(self.cpu()),
+            Device::Cuda(_) if f32 => {
+                Err(wrong_option("precision", "f32", "bf16, the CUDA kernels' type", "--device cpu computes in f32"))
+            }
+            Device::Cuda(number) => Ok(Box::new(CudaExecutor::open(number)?)),
+            // Whoever has no GPU knows it.
+            Device::Auto if !driver::seems_present() => Ok(self.cpu()),
+            Device::Auto if f32 => {
+                display.note("running on the CPU: f32 is asked for, and the CUDA kernels are bf16");
+                Ok(self.cpu())
+            }
+            Device::Auto => match CudaExecutor::open_any() {
+                Ok(executor) => Ok(Box::new(executor)),
+                Err(error) => {
+                    display.note(&format!("running on the CPU: {error}"));
+                    Ok(self.cpu())
+                }
+            },
+        }
+    }
+
+    fn cpu(&self) -> Box<dyn Executor> {
+        Box::new(CpuExecutor::new(self.threads))
     }
 }
 
@@ -84,7 +103,7 @@ fn check_instructions() -> Result<()> {
         return Ok(());
     }
     let expected = format!("what this processor has: {}", names.join(", "));
-    Err(super::wrong_option(VARIABLE, wanted.display(), expected, "unset it for the best one"))
+    Err(wrong_option(VARIABLE, wanted.display(), expected, "unset it for the best one"))
 }
 
 /// What the transformer's weights are held as.

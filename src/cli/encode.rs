@@ -38,17 +38,18 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let display = Display::new(args.quiet);
     check_file("output", &args.output)?;
     let (checkpoint, config) = args.vq.open()?;
     let pictures = args.pictures.read(config.downsample_size())?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(None, &display)?;
     let size = (pictures[0].height(), pictures[0].width());
     let mut tokenizer = Tokenizer::new(executor.as_ref(), &checkpoint, &config, size)?;
 
     let started = Instant::now();
     let codes: Vec<Vec<u32>> = pictures.iter().map(|picture| tokenizer.encode(picture)).collect::<Result<_>>()?;
     let latent = tokenizer.latent();
-    Display::new(args.quiet).say(&format!(
+    display.say(&format!(
         "{} of {}x{} codes in {:.2} s",
         plural(codes.len(), "image"),
         latent.0,

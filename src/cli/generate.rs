@@ -97,8 +97,8 @@ pub fn run(args: &Args) -> Result<()> {
     let image_size =
         args.image_size.unwrap_or_else(|| default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size));
     check_image_size(image_size, downsample_size)?;
-    let executor = args.device.executor()?;
-    let encoding = Encoding { device: &args.device, precision: args.precision.elem() };
+    let executor = args.device.executor(Some(args.precision), &display)?;
+    let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
     let subjects = args.subjects.resolve(&args.gpt_ckpt, &model.gpt_config, labels.as_ref(), &encoding, &display)?;
     check_count(args, subjects.len())?;
     let conditions: Vec<Conditioning> = subjects.iter().map(|subject| subject.condition.clone()).collect();
@@ -165,13 +165,15 @@ fn draw(
         true
     };
     generate_each(session, requests, take, progress)?;
-    let drawing = (started.elapsed() - painting).as_secs_f64();
+    let beside = session.runs_ahead();
+    let drawing = if beside { started.elapsed() } else { started.elapsed() - painting }.as_secs_f64();
     display.finish();
     gallery.finish(|| parameters.of_all())?;
     display.say(&format!(
-        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s",
+        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s{}",
         tokens as f64 / drawing,
-        painting.as_secs_f64()
+        painting.as_secs_f64(),
+        if beside { " of them" } else { "" }
     ));
     Ok(kept)
 }

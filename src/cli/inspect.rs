@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::device::Precision;
+use super::device::{Device, Precision};
 use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
+use crate::backend::cuda;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
-use crate::graph::print::{Table, buffers, memory, ops};
-use crate::graph::{Cost, Elem, Extent, Graph, Load, PhaseId};
+use crate::graph::print::{Table, buffers, by_layer, memory, ops};
+use crate::graph::{Cost, Elem, Extent, Graph, Load, Node, PhaseId};
 use crate::models::{GptGraph, GptShape, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};
 use crate::units::{bytes, flops};
 
@@ -20,6 +21,7 @@ use crate::units::{bytes, flops};
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti inspect c2i_B_256.pt --image-size 256
+  smalti inspect c2i_XL_384.pt --batch-size 8 --device cuda --bandwidth 4300
   smalti inspect vq_ds16_c2i.pt --bandwidth 40 --tensors
 
 The floor is the time in which a run's bytes pass at the bandwidth: no program is faster without a cache
@@ -40,6 +42,9 @@ pub struct Args {
     /// What the transformer's weights and cache are held as
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
+    /// Whose plan to show: cpu, or cuda with its kernels' launches, for which no GPU need be there
+    #[arg(long, default_value = "cpu")]
+    device: Device,
     /// Attention heads, where the checkpoint does not tell
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     n_head: Option<usize>,
@@ -57,6 +62,20 @@ pub struct Args {
 /// More pictures at once than any machine holds.
 const MOST_PICTURES: usize = 1 << 16;
 
+/// The card that launches are listed for: an H100 or H200.
+const MULTIPROCESSORS: usize = 132;
+
+impl Args {
+    fn on_cuda(&self) -> bool {
+        matches!(self.device, Device::Cuda(_))
+    }
+
+    /// What the executor holds activations as.
+    fn activations(&self) -> Elem {
+        if self.on_cuda() { Elem::Bf16 } else { Elem::F32 }
+    }
+}
+
 pub fn run(args: &Args) -> Result<()> {
     if !(1..=MOST_PICTURES).contains(&args.batch_size) {
         return Err(wrong_option("batch-size", args.batch_size, format!("1 to {MOST_PICTURES}"), ""));
@@ -66,6 +85,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(bandwidth) = args.bandwidth.filter(|bandwidth| !(bandwidth.is_finite() && *bandwidth > 0.0)) {
         return Err(wrong_option("bandwidth", bandwidth, "a number above 0", ""));
+    }
+    if args.on_cuda() && args.precision == Precision::F32 {
+        return Err(wrong_option("precision", "f32", "bf16, the CUDA kernels' type", ""));
     }
     let checkpoint = Checkpoint::open(&args.file, args.weights)?;
     // Told before the configuration is: a file of another kind is looked into all the same.
@@ -125,7 +147,7 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
         rows: 2 * pictures,
         pictures,
         precision: args.precision.elem(),
-        activations: Elem::F32,
+        activations: args.activations(),
     };
     let GptGraph { graph, step, text: prefill, .. } = GptGraph::new(config, &shape);
     let tokens = shape.tokens();
@@ -138,7 +160,7 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
         args.precision.name(),
         plural(pictures, "picture"),
     );
-    let mut text = plan(&title, &graph, step, &mean);
+    let mut text = plan(args, &title, &graph, step, &mean);
     let all: Cost = (1..=tokens).map(|keys| graph.cost(step, &load(keys))).sum();
     let _ = writeln!(text, "one step: {}", moved(args, graph.cost(step, &mean)));
     let _ = writeln!(text, "all {tokens}: {}", moved(args, all));
@@ -162,13 +184,14 @@ fn vq(args: &Args, config: &VqConfig) -> Result<String> {
     let title = format!("{image_size}x{image_size} pixels, {}", plural(args.batch_size, "picture"));
     let mut text = String::new();
     let mut add = |graph: &Graph, phase: PhaseId| {
-        text += &plan(&title, graph, phase, &load);
+        text += &plan(args, &title, graph, phase, &load);
         let _ = writeln!(text, "one run: {}", moved(args, graph.cost(phase, &load)));
     };
-    let decoder = VqDecoder::build(config, latent, args.batch_size, Pixels::U8, Elem::F32)?;
+    let decoder = VqDecoder::build(config, latent, args.batch_size, Pixels::U8, args.activations())?;
     add(&decoder.graph, decoder.decode);
     if config.encoder_ch_mult.is_some() {
-        let encoder = VqEncoder::build(config, (image_size, image_size), args.batch_size, Pixels::U8, Elem::F32)?;
+        let size = (image_size, image_size);
+        let encoder = VqEncoder::build(config, size, args.batch_size, Pixels::U8, args.activations())?;
         add(&encoder.graph, encoder.encode);
     }
     Ok(text)
@@ -177,27 +200,50 @@ fn vq(args: &Args, config: &VqConfig) -> Result<String> {
 /// The text encoder's plan for texts of a common length.
 fn t5(args: &Args, config: &T5Config) -> Result<String> {
     let (texts, tokens) = (args.batch_size, 20);
-    let shape = T5Shape { rows: texts * tokens, tokens, precision: args.precision.elem(), activations: Elem::F32 };
-    let T5Graph { graph, encode, .. } = T5Graph::new(config, &shape);
-    let load = Load { extent: Extent { rows: shape.rows, draws: 0 }, keys: tokens };
+    let (precision, activations) = (args.precision.elem(), args.activations());
+    let T5Graph { graph, encode, .. } =
+        T5Graph::new(config, &T5Shape { rows: texts * tokens, tokens, precision, activations });
+    let load = Load { extent: Extent { rows: texts * tokens, draws: 0 }, keys: tokens };
     let title = format!("{} of {tokens} tokens, {}", plural(texts, "text"), args.precision.name());
-    let mut text = plan(&title, &graph, encode, &load);
+    let mut text = plan(args, &title, &graph, encode, &load);
     let _ = writeln!(text, "one run: {}", moved(args, graph.cost(encode, &load)));
     Ok(text)
 }
 
-/// Ops, buffers and memory of a graph.
-fn plan(title: &str, graph: &Graph, phase: PhaseId, load: &Load) -> String {
+/// Ops, launches, buffers and memory of a graph.
+fn plan(args: &Args, title: &str, graph: &Graph, phase: PhaseId, load: &Load) -> String {
     let keys =
         if load.keys > 0 { format!(", {} cache rows read by each on average", load.keys) } else { String::new() };
     let rows = plural(load.extent.rows, "row");
+    let launches = if args.on_cuda() { launches(graph, phase, load.extent) } else { String::new() };
     format!(
-        "\nplan {}: {title}\n\nops at {rows}{keys}:\n{}\nbuffers:\n{}\nmemory: {}\n",
+        "\nplan {}: {title}\n\nops at {rows}{keys}:\n{}{launches}\nbuffers:\n{}\nmemory: {}\n",
         graph.name(),
         ops(graph, phase, load),
         buffers(graph),
         memory(graph)
     )
+}
+
+/// What the CUDA executor launches.
+fn launches(graph: &Graph, phase: PhaseId, extent: Extent) -> String {
+    let shape = |[x, y, z]: [u32; 3]| [x, y, z].map(|n| n.to_string()).join(" x ");
+    let of = |node: &Node| cuda::launches(graph, &node.op, extent, MULTIPROCESSORS);
+    let lines = |node: &Node| match of(node) {
+        Err(why) => vec![vec![format!("none: {why}")]],
+        Ok(launches) => {
+            let line = |launch: &cuda::device::Launch| {
+                let name = launch.kernel.name.to_string();
+                vec![name, shape(launch.grid), shape(launch.block), bytes(launch.shared_bytes.into())]
+            };
+            launches.iter().map(line).collect()
+        }
+    };
+    let header = [graph.phase_name(phase), "kernel", "grid", "block", "shared"].map(String::from).to_vec();
+    let nodes = graph.nodes(phase);
+    let rows = [vec![header], by_layer(nodes, lines)].concat();
+    let count: usize = nodes.iter().map(|node| of(node).map_or(0, |launches| launches.len())).sum();
+    format!("\nlaunches on a card of {MULTIPROCESSORS} multiprocessors, {count} in all:\n{}", Table { left: 2, rows })
 }
 
 /// Bytes, FLOPs and the floor.

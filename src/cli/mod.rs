@@ -15,6 +15,7 @@ mod parameters;
 mod pictures;
 mod progress;
 mod reconstruct;
+mod selftest;
 mod subjects;
 
 use std::fmt::Display;
@@ -25,6 +26,7 @@ use std::sync::LazyLock;
 use clap::{Parser, Subcommand};
 
 use crate::backend::cpu::simd::Isa;
+use crate::backend::cuda::kernels;
 use crate::image::MAX_SIDE;
 use crate::{Error, Result};
 
@@ -46,6 +48,7 @@ enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Bench(bench::Args),
+    Selftest(selftest::Args),
 }
 
 /// Runs the program; what `main` returns.
@@ -72,14 +75,19 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
     }
 }
 
 /// Version and build facts: commit, kernels, and what this processor offers.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let isas: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    let kernels = match kernels::TARGETS {
+        [] => "none".into(),
+        targets => format!("sm_{} by nvcc {}.{}", targets.join(" sm_"), kernels::TOOLKIT.0, kernels::TOOLKIT.1),
+    };
     format!(
-        "{} (commit {}; CUDA kernels: none; CPU: {}, using {})",
+        "{} (commit {}; CUDA kernels: {kernels}; CPU: {}, using {})",
         env!("CARGO_PKG_VERSION"),
         env!("SMALTI_COMMIT"),
         isas.join(" "),

@@ -9,6 +9,7 @@ use super::device::{DeviceArgs, VqArgs};
 use super::encode::describe;
 use super::output::{Gallery, Output, PADDING};
 use super::pictures::PictureArgs;
+use super::progress::Display;
 use super::tell;
 use crate::Result;
 use crate::generate::{Painter, Tokenizer};
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     let output = Output::check(&args.output)?;
     let (checkpoint, config) = args.vq.open()?;
     let pictures = args.pictures.read(config.downsample_size())?;
-    let executor = args.device.executor()?;
+    let executor = args.device.executor(None, &Display::new(args.quiet))?;
     let size = (pictures[0].height(), pictures[0].width());
     let mut tokenizer = Tokenizer::new(executor.as_ref(), &checkpoint, &config, size)?;
     let mut painter = Painter::new(executor.as_ref(), &checkpoint, &config, tokenizer.latent())?;

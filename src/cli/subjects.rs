@@ -6,13 +6,13 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::device::{Device, DeviceArgs};
+use super::device::{Device, DeviceArgs, Precision};
 use super::parameters::file_name;
 use super::progress::Display;
 use super::{plural, wrong_option};
+use crate::backend::Executor;
 use crate::config::{Condition, GptConfig, Labels, resolve_classes};
 use crate::generate::{Conditioning, Prompt, Prompter, TextFeatures};
-use crate::graph::Elem;
 use crate::{Error, Result};
 
 /// LlamaGen's own sample classes, for models of the 1000 ImageNet classes.
@@ -50,8 +50,10 @@ pub struct Subject {
 
 /// Where and how the text encoder runs.
 pub struct Encoding<'a> {
+    /// Where all else runs.
+    pub executor: &'a dyn Executor,
     pub device: &'a DeviceArgs,
-    pub precision: Elem,
+    pub precision: Precision,
 }
 
 impl SubjectArgs {
@@ -124,11 +126,15 @@ impl SubjectArgs {
                 "LlamaGen's text models were trained with flan-t5-xl; --text-features takes features as they are";
             return Err(wrong_option("t5-path", "(missing)", "the folder of a T5 encoder, for prompts", hint));
         };
-        let executor = match self.text_device {
-            Some(device) => encoding.device.executor_on("text-device", device)?,
-            None => encoding.device.executor()?,
+        let Encoding { executor, device: all_else, precision } = *encoding;
+        let own = match self.text_device.filter(|&device| device != all_else.device) {
+            Some(device) => {
+                let device = DeviceArgs { device, threads: all_else.threads };
+                Some(device.executor(Some(precision), display)?)
+            }
+            None => None,
         };
-        let mut prompter = Prompter::open(executor.as_ref(), folder, sizes, encoding.precision)?;
+        let mut prompter = Prompter::open(own.as_deref().unwrap_or(executor), folder, sizes, precision.elem())?;
         let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         let encoded = prompter.encode(&texts)?;
         for (number, prompt) in (1..).zip(&encoded) {

@@ -107,18 +107,18 @@ fn shape(executor: &dyn Executor, layout: &Layout, latent: (usize, usize), pictu
 
 /// The batch size that was asked for, or the largest that memory holds; an error when it does not hold it.
 fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (usize, usize)) -> Result<usize> {
-    /// More at once no longer raise the throughput of a CPU.
-    const MOST: usize = 64;
+    // More at once no longer raise the throughput.
+    let most = if executor.runs_ahead() { 128 } else { 64 };
     let shape = |pictures| shape(executor, layout, latent, pictures);
     let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(pictures)).graph.bytes() as u64;
     let one = gpt(1);
     // Where a text's rows no longer hide those of the steps.
-    let per_picture = gpt(MOST + 1) - gpt(MOST);
+    let per_picture = gpt(most + 1) - gpt(most);
     let least =
         one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8, executor.activations())?.graph.bytes() as u64;
     let free = executor.free_memory();
     let would_fit = would_fit(free, least, per_picture);
-    let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(MOST).min(would_fit)).max(1);
+    let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(most).min(would_fit)).max(1);
     let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(least);
     if needed > free {
         let hint = match would_fit {

@@ -20,6 +20,7 @@ pub use prompter::{Prompt, Prompter};
 pub use session::{Finished, Session};
 pub use text_encoder::{TextEncoder, TextFeatures};
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::config::{Condition, GptConfig, Sampling};
@@ -82,7 +83,7 @@ pub struct Request {
 pub struct Progress {
     pub images_done: usize,
     pub images: usize,
-    /// Tokens drawn, of all pictures together.
+    /// Tokens drawn, of all pictures together; a device that runs ahead is a few steps behind.
     pub tokens_done: usize,
     pub tokens: usize,
 }
@@ -109,6 +110,9 @@ pub fn generate(
 
 /// Draws all `requests` as [`generate`] does, and hands each one's place in the list and codes to `take` as
 /// soon as they are there: nothing is held that is done. An error of `take` ends the generation.
+///
+/// On a device that runs ahead, `take` is called while the next pictures' steps are under way: what it does
+/// there, painting say, costs no time until the last ones.
 pub fn generate_each(
     session: &mut Session,
     requests: &[Request],
@@ -118,16 +122,25 @@ pub fn generate_each(
     let tokens = requests.len() * session.tokens();
     let (mut next, mut images_done, mut tokens_done) = (0, 0, 0);
     session.clear();
+    let mut done: VecDeque<Finished> = VecDeque::new();
     while images_done < requests.len() {
         while next < requests.len() && session.start(next as u64, &requests[next])? {
             next += 1;
         }
-        tokens_done += session.advance(STEPS)?;
-        let mut done = Vec::new();
-        session.finish(|finished| done.push(finished))?;
-        for Finished { ticket, codes } in done {
+        let steps = session.advance(STEPS)?;
+        tokens_done += steps;
+        if !session.runs_ahead() {
+            session.finish(|finished| done.push_back(finished))?;
+        }
+        // Beside steps that are under way a part of them at a time, so that the device is given new ones before
+        // it runs out.
+        let now = if session.runs_ahead() && steps > 0 { done.len().div_ceil(4) } else { done.len() };
+        for Finished { ticket, codes } in done.drain(..now) {
             take(ticket as usize, codes)?;
             images_done += 1;
+        }
+        if session.runs_ahead() {
+            session.finish(|finished| done.push_back(finished))?;
         }
         if !progress(Progress { images_done, images: requests.len(), tokens_done, tokens }) {
             session.clear();

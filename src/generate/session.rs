@@ -31,6 +31,7 @@ pub struct Session {
     stale: bool,
     /// A text model's.
     prefixes: Option<Prefixes>,
+    runs_ahead: bool,
 }
 
 /// A picture in its place.
@@ -99,6 +100,7 @@ impl Session {
             draws: Vec::with_capacity(shape.pictures),
             stale: true,
             prefixes,
+            runs_ahead: executor.runs_ahead(),
             gpt,
         })
     }
@@ -123,6 +125,12 @@ impl Session {
         self.places.iter().filter(|place| place.is_none()).count()
     }
 
+    /// Whether [`Session::advance`] may return before the device has drawn, so that something else can be done
+    /// meanwhile.
+    pub fn runs_ahead(&self) -> bool {
+        self.runs_ahead
+    }
+
     /// Drops all pictures in flight.
     pub fn clear(&mut self) {
         self.places.fill(None);
@@ -144,6 +152,9 @@ impl Session {
     /// loses its guidance; returns how many tokens that were, of all pictures together. Where pictures of texts
     /// have begun, these are their first tokens alone.
     pub fn advance(&mut self, most: usize) -> Result<usize> {
+        if self.free() == self.places() {
+            return Ok(0);
+        }
         if self.prefixes.is_some() {
             let begun = self.begin_texts()?;
             if begun > 0 {

@@ -227,6 +227,18 @@ impl Graph {
         PhaseId(self.phases.len() as u32 - 1)
     }
 
+    /// The same buffers and weights under other phases.
+    pub fn with_phases(&self, phases: Vec<Phase>) -> Self {
+        let Self { name, max, buffers, weights, .. } = self.clone();
+        Self { name, max, buffers, weights, phases }
+    }
+
+    /// The id of a phase by its place in [`Graph::phases`].
+    pub fn phase_id(&self, index: usize) -> PhaseId {
+        assert!(index < self.phases.len(), "the graph has {} phases", self.phases.len());
+        PhaseId(index as u32)
+    }
+
     /// Appends an op to a phase.
     pub fn push(&mut self, phase: PhaseId, name: impl Into<String>, op: impl Into<Op>) {
         self.phases[phase.0 as usize].nodes.push(Node { name: name.into(), op: op.into() });

@@ -38,16 +38,24 @@ pub fn ops(graph: &Graph, phase: PhaseId, load: &Load) -> Table {
     let name = graph.phases()[phase.0 as usize].name.as_str();
     let header = [name, "op", "weights", "cache", "activations", "compute"];
     let mut rows = vec![header.map(String::from).to_vec()];
-    let row = |name: String, op: &str, cost: Cost| {
+    let cells = |op: &str, cost: Cost| {
         let or_dash = |count: u64, print: fn(u64) -> String| if count == 0 { "-".into() } else { print(count) };
         let sizes = [cost.weight_bytes, cost.cache_bytes, cost.activation_bytes].map(|size| or_dash(size, bytes));
-        [vec![name, op.to_string()], sizes.to_vec(), vec![or_dash(cost.flops, flops)]].concat()
+        [vec![op.to_string()], sizes.to_vec(), vec![or_dash(cost.flops, flops)]].concat()
     };
-    let costs = |layer: &[Node]| layer.iter().map(|node| node.op.cost(graph, load)).collect::<Vec<_>>();
-    let mut layers = layers(graph.nodes(phase)).into_iter().peekable();
+    rows.extend(by_layer(graph.nodes(phase), |node| vec![cells(node.op.name(), node.op.cost(graph, load))]));
+    rows.push([vec!["in all".to_string()], cells("", graph.cost(phase, load))].concat());
+    Table { left: 2, rows }
+}
+
+/// Nodes with what `lines` says of each, in a line or more behind its name; layers that are alike once.
+pub fn by_layer(nodes: &[Node], lines: impl Fn(&Node) -> Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let all = |layer: &[Node]| layer.iter().map(&lines).collect::<Vec<_>>();
+    let mut rows = Vec::new();
+    let mut layers = layers(nodes).into_iter().peekable();
     while let Some(layer) = layers.next() {
-        let each = costs(layer);
-        let alike = |other: &&[Node]| like(layer, other) && costs(other) == each;
+        let each = all(layer);
+        let alike = |other: &&[Node]| like(layer, other) && all(other) == each;
         let mut last = layer;
         let mut count = 1;
         while let Some(next) = layers.next_if(alike) {
@@ -57,13 +65,12 @@ pub fn ops(graph: &Graph, phase: PhaseId, load: &Load) -> Table {
         if count > 1 {
             rows.push(vec![format!("{} to {}, {count} times:", stem(layer), stem(last))]);
         }
-        for (node, cost) in layer.iter().zip(&each) {
-            let name = if count > 1 { format!("  {}", numbered(&node.name).2) } else { node.name.clone() };
-            rows.push(row(name, node.op.name(), *cost));
+        for (node, lines) in layer.iter().zip(each) {
+            let mut name = if count > 1 { format!("  {}", numbered(&node.name).2) } else { node.name.clone() };
+            rows.extend(lines.into_iter().map(|line| [vec![std::mem::take(&mut name)], line].concat()));
         }
     }
-    rows.push(row("in all".into(), "", graph.cost(phase, load)));
-    Table { left: 2, rows }
+    rows
 }
 
 /// A graph's buffers at the largest extent.

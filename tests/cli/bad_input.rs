@@ -3,6 +3,7 @@
 use std::fs;
 
 use safetensors::tensor::{Dtype, TensorView};
+use smalti::backend::cuda::{driver, kernels};
 use smalti::checkpoint::{DType, Entry, write_random};
 use smalti::config::T5Config;
 use smalti::generate::Codes;
@@ -56,8 +57,7 @@ fn options_out_of_range() {
             (&["--batch-size", "999999999999"], 1, &["B of memory", "--batch-size"]),
             (&["--first-image", "18446744073709551615"], 2, &["--first-image", "room"]),
             (&["--threads", "100000"], 2, &["--threads 100000", "at most"]),
-            (&["--device", "cuda"], 2, &["--device cuda:0", "--device cpu"]),
-            (&["--device", "cuda:1"], 2, &["--device cuda:1"]),
+            (&["--device", "cuda", "--precision", "f32"], 2, &["--precision f32", "expected bf16", "--device cpu"]),
             (&["--device", "toaster"], 2, &["toaster", "auto, cpu, cuda"]),
             (&["--precision", "f8"], 2, &["f8", "bf16", "f32"]),
             (&["--n-head", "3"], 2, &["--n-head 3", "divisor of dim 128"]),
@@ -79,6 +79,45 @@ fn options_out_of_range() {
             (&["--class", "1", "--image-size", "1000000000000000"], 2, &["--image-size 1000000000000000"]),
         ],
     );
+}
+
+/// What there is of CUDA differs from machine to machine; each lacks something that can be asked for.
+#[test]
+fn cards_that_cannot_be_used() {
+    let (gpt, vq) = (gpt(), vq());
+    let generate = ["generate", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", "64", "--class", "1"];
+    let words: &[&str] = match (kernels::MODULES.is_empty(), driver::seems_present()) {
+        (true, _) => &["built without CUDA kernels", "nvcc", "CUDA_HOME", "--device cpu"],
+        (false, false) => &["no CUDA driver", "install NVIDIA's driver", "--device cpu"],
+        (false, true) => &["hint: "],
+    };
+    let folder = Folder::new();
+    let none = &[&["error: cuda:9"], words].concat()[..];
+    all_fail(
+        &folder,
+        &[],
+        &[
+            (&[&generate[..], &["--device", "cuda:9"]].concat(), 1, none),
+            (&["encode", &fixture("golden/vq16/input_0.png"), "--vq-ckpt", &vq, "--device", "cuda:9"], 1, none),
+            (&["bench", "vq", "--device", "cuda:9"], 1, none),
+            (&["bench", "step", "--precision", "f32", "--device", "cuda"], 2, &["--precision f32", "expected bf16"]),
+            (&["inspect", &gpt, "--precision", "f32", "--device", "cuda"], 2, &["--precision f32", "expected bf16"]),
+        ],
+    );
+    if !driver::seems_present() {
+        all_fail(&folder, &generate, &[(&["--device", "cuda"], 1, &[&["error: cuda:0"], words].concat())]);
+    }
+}
+
+/// `--device auto` says nothing of a GPU where there is none, and runs.
+#[test]
+fn without_a_driver_the_cpu_runs_and_nothing_is_said_of_it() {
+    if driver::seems_present() {
+        return common::skip("a machine without a GPU's driver", "this one has a driver");
+    }
+    let folder = Folder::new();
+    let run = folder.generate(&["--class", "1", "--quiet"]);
+    assert_eq!((run.lines(), run.stderr.as_str()), (vec!["sample_c2i.png"], ""));
 }
 
 #[test]
@@ -181,7 +220,11 @@ fn prompts_and_encoders_that_cannot_be_used() {
             (&with(&["a tree", "--text-features", "text.txt"]), 2, &["cannot be used with"]),
             (&with(&["--text-features", "text.txt"]), 1, &["text.txt: not a usable text features file", "hint"]),
             (&with(&["a tree", "--text-device", "toaster"]), 2, &["toaster", "auto, cpu, cuda"]),
-            (&with(&["a tree", "--text-device", "cuda"]), 2, &["--text-device cuda:0"]),
+            (
+                &with(&["a tree", "--text-device", "cuda", "--precision", "f32"]),
+                2,
+                &["--precision f32", "expected bf16"],
+            ),
         ],
     );
     let features = |name: &str, shape: [usize; 3], valid: bool| {

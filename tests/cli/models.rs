@@ -29,6 +29,25 @@ fn inspect_shows_a_transformers_configuration_plan_and_floor() {
 }
 
 #[test]
+fn inspect_lists_the_launches_of_a_card_that_is_not_there() {
+    let folder = Folder::new();
+    let text = folder.run(&["inspect", &gpt(), "--image-size", "64", "--device", "cuda"]).lines().join("\n");
+    let row = |start: &str| {
+        let row =
+            text.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{start} in {text}"));
+        row.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(text.contains("launches on a card of 132 multiprocessors, "), "{text}");
+    let listed = text.split("launches on a card").nth(1).unwrap_or_default();
+    let listed: Vec<String> =
+        listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(listed.contains(&"tok_embeddings embed 2 x 1 x 1 128 x 1 x 1 0 B".to_string()), "{text}");
+    assert!(row("heads ").contains("bf16"), "{text}");
+    let text = folder.run(&["inspect", &vq(), "--image-size", "64", "--device", "cuda"]).lines().join("\n");
+    assert_eq!(text.matches("launches on a card").count(), 2, "{text}");
+}
+
+#[test]
 fn inspect_shows_both_halves_of_a_tokenizer() {
     let folder = Folder::new();
     let text = folder.run(&["inspect", &vq(), "--image-size", "64", "--tensors"]).lines().join("\n");

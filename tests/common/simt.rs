@@ -26,14 +26,20 @@ pub const WAYS: [Way; 4] = [
 
 /// An executor that runs the kernels in that way; the error says what the machine lacks.
 pub fn executor(way: Way) -> Result<CudaExecutor, String> {
+    executor_of(way, 4)
+}
+
+/// The same on a device that says it has so many multiprocessors, which decides how work is cut.
+pub fn executor_of(way: Way, multiprocessors: usize) -> Result<CudaExecutor, String> {
     let simt = Simt::open(way.build)?;
     simt.configure(way.order, way.copies);
-    Ok(CudaExecutor::new(Arc::new(SimtDevice { simt: Arc::new(simt), way })))
+    Ok(CudaExecutor::new(Arc::new(SimtDevice { simt: Arc::new(simt), way, multiprocessors })))
 }
 
 struct SimtDevice {
     simt: Arc<Simt>,
     way: Way,
+    multiprocessors: usize,
 }
 
 impl Device for SimtDevice {
@@ -42,7 +48,7 @@ impl Device for SimtDevice {
     }
 
     fn multiprocessors(&self) -> usize {
-        4
+        self.multiprocessors
     }
 
     fn memory(&self) -> Result<Memory> {

@@ -7,6 +7,8 @@
 //! √(Σ_p (A_ip |G_p| |B_p|)²) / √3 ≤ 2.7 in each dimension (|·| Euclidean, p the points; the outermost outputs have
 //! it largest), 7.1 in two. The products of a doubled map have coefficients of 1 and ½; the same sum gives
 //! √3 in each dimension, 3 in two.
+//!
+//! On CUDA, see `allowed_on_cuda`.
 
 use smalti::graph::ops::{self, Conv2d, GROUPS, Kernel, Norm, Store};
 use smalti::graph::twin::Twin;
@@ -37,14 +39,25 @@ const PLAIN: Shape = Shape {
     store: Store::Plain,
 };
 
-fn case(shape: &Shape) -> (Case, Conv2d) {
+/// What the input, the weights and a plain result are held as.
+#[derive(Clone, Copy)]
+struct Elems {
+    x: Elem,
+    weight: Elem,
+    out: Elem,
+}
+
+const F32: Elems = Elems { x: Elem::F32, weight: Elem::F32, out: Elem::F32 };
+const BF16: Elems = Elems { x: Elem::Bf16, weight: Elem::Bf16, out: Elem::Bf16 };
+
+fn case(shape: &Shape, elems: Elems) -> (Case, Conv2d) {
     let &Shape { kernel, size, channels: (c, n), images, .. } = shape;
     let extent = Extent { rows: images, draws: 0 };
     let mut graph = Graph::new("conv2d", extent);
     let (height, width) = kernel.output(size);
-    let elem = if shape.store == Store::Plain { Elem::F32 } else { Elem::U8 };
+    let elem = if shape.store == Store::Plain { elems.out } else { Elem::U8 };
     let out = graph.buffer("out", elem, Per::Row, &[height, width, n], Role::Output);
-    let x = graph.buffer("x", Elem::F32, Per::Row, &[size.0, size.1, c], Role::Scratch);
+    let x = graph.buffer("x", elems.x, Per::Row, &[size.0, size.1, c], Role::Scratch);
     let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
     let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
     let op = Conv2d {
@@ -57,7 +70,7 @@ fn case(shape: &Shape) -> (Case, Conv2d) {
             silu,
         }),
         residual: shape.residual.then_some(out),
-        weight: graph.weight("weight", Elem::F32, &[n, c, kernel.side(), kernel.side()], Source::Tensor),
+        weight: graph.weight("weight", elems.weight, &[n, c, kernel.side(), kernel.side()], Source::Tensor),
         bias: graph.weight("bias", Elem::F32, &[n], Source::Tensor),
         kernel,
         size,
@@ -83,25 +96,30 @@ fn case(shape: &Shape) -> (Case, Conv2d) {
     (case, op)
 }
 
-/// Σ |w f(x)| for every output.
+/// bias + Σ |w f(x)| for every output.
 fn magnitudes(case: &Case, op: &Conv2d) -> Vec<f64> {
+    sums(case, op, f64::abs)
+}
+
+/// bias + Σ g(w) g(f(x)) for every output.
+fn sums(case: &Case, op: &Conv2d, g: fn(f64) -> f64) -> Vec<f64> {
     let before = case.twin_before();
     let mut twin = Twin::new(&case.graph, before.weights.clone());
     let mut plain = Conv2d { residual: None, store: Store::Plain, ..op.clone() };
     let x = &before.buffers[op.x.index()];
     twin.buffers[op.x.index()] = (0..x.len())
         .map(|i| {
-            let Some(norm) = op.norm else { return x[i].abs() };
+            let Some(norm) = op.norm else { return g(x[i]) };
             let (image, channel) = (i / op.len_in(), i % op.channels_in);
             let pair = 2 * (image * GROUPS + channel * GROUPS / op.channels_in);
             let stats = &before.buffers[norm.stats.index()];
             let weight = |id: smalti::graph::WeightId| before.weights[id.index()][channel];
             let y = (x[i] - stats[pair]) * stats[pair + 1] * weight(norm.weight) + weight(norm.bias);
-            if norm.silu { (y / (1.0 + (-y).exp())).abs() } else { y.abs() }
+            g(if norm.silu { y / (1.0 + (-y).exp()) } else { y })
         })
         .collect();
     plain.norm = None;
-    twin.weights[op.weight.index()].iter_mut().for_each(|w| *w = w.abs());
+    twin.weights[op.weight.index()].iter_mut().for_each(|w| *w = g(*w));
     ops_twin(&plain, &mut twin, case.extent);
     twin.buffers[op.out.index()].clone()
 }
@@ -128,7 +146,7 @@ fn roundings(op: &Conv2d) -> f64 {
 }
 
 fn check(shape: Shape) {
-    let (case, op) = case(&shape);
+    let (case, op) = case(&shape, F32);
     let (left, twin) = (case.run_everywhere(), case.twin());
     let (found, expected) = (case.values(&left, op.out), &twin.buffers[op.out.index()]);
     let what = format!("{:?} {:?} {:?} x {}", shape.kernel, shape.size, shape.channels, shape.images);
@@ -204,7 +222,7 @@ fn pixels_are_cut_to_bytes() {
 
 #[test]
 fn an_identity_doubles_a_map() {
-    let (mut case, op) = case(&Shape { kernel: Kernel::Upsample, size: (2, 3), channels: (16, 16), ..PLAIN });
+    let (mut case, op) = case(&Shape { kernel: Kernel::Upsample, size: (2, 3), channels: (16, 16), ..PLAIN }, F32);
     // The middle tap of each channel alone.
     case.weights[op.weight.index()] =
         (0..16 * 16 * 9).map(|i| if i % 9 == 4 && i / 9 / 16 == i / 9 % 16 { 1.0 } else { 0.0 }).collect();
@@ -215,5 +233,132 @@ fn an_identity_doubles_a_map() {
     for (i, found) in found.into_iter().enumerate() {
         let (y, x, channel) = (i / 16 / 6, i / 16 % 6, i % 16);
         assert_eq!(found, ((y / 2 * 3 + x / 2) * 16 + channel) as f64, "pixel ({y}, {x}), channel {channel}");
+    }
+}
+
+/// How far an output may be off where maps and weights are bf16.
+///
+/// f(x) is rounded to bf16, by 2^-8 at most and, evenly spread, 2^-8 / √3 rms; that is independent from product to
+/// product, so an output errs by 2^-8 / √3 √Σ(w f(x))² rms; six of those for one element in 10^8. What f32 adds in f
+/// is 2^-12 of that. Without f a bf16 map goes into the products as it is. A tensor core's mma adds 16 products to a
+/// sum that it rounds, perhaps by cutting: 2 U of a partial sum, K / 16 times, the bias and the residual. At the end
+/// the result is rounded to its own type.
+fn allowed_on_cuda(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
+    const BF16_U: f64 = 1.0 / 256.0;
+    let products = sums(case, op, f64::abs);
+    let squares = sums(case, op, |x| x * x);
+    let bias = &case.weights[op.bias.index()];
+    let rounds_input = op.norm.is_some() || case.graph.at(op.x).elem == Elem::F32;
+    let input = if rounds_input { 6.0 / 3f64.sqrt() * BF16_U } else { 0.0 };
+    let mmas = (op.kernel.side() * op.kernel.side() * op.channels_in.next_multiple_of(32) / 16) as f64;
+    let output = if case.graph.at(op.out).elem == Elem::Bf16 { BF16_U } else { U };
+    (0..expected.len())
+        .map(|i| {
+            let bias = f64::from(bias[i % op.channels_out]);
+            let sum = input * (squares[i] - bias).sqrt() + 2.0 * (mmas + 2.0) * U * (products[i] - bias + bias.abs());
+            (1.0 + output) * sum + (output + 2.0 * U) * expected[i].abs()
+        })
+        .collect()
+}
+
+fn check_on_cuda(shape: Shape, elems: Elems) {
+    let (case, op) = case(&shape, elems);
+    let twin = case.twin();
+    let expected = &twin.buffers[op.out.index()];
+    let allowed = allowed_on_cuda(&case, &op, expected);
+    let what = format!("{:?} {:?} {:?} x {}", shape.kernel, shape.size, shape.channels, shape.images);
+    for (device, left) in case.run_on_cuda() {
+        let found = case.values(&left, op.out);
+        if shape.store == Store::Rgb8 {
+            // A level is cut, so one that lies near an integer may fall to the next one; as often up as down.
+            compare(&what, found.iter().copied(), expected, |i| 1.0 + (127.5 * allowed[i]).floor());
+            let drift = found.iter().zip(expected).map(|(found, expected)| found - expected).sum::<f64>();
+            assert!(drift.abs() < 4.0 * (found.len() as f64).sqrt(), "{what}: drifts by {drift} levels in all");
+        } else {
+            let share = compare(&format!("{what} on {device}"), found, expected, |i| allowed[i]);
+            println!("{what} on {device}: {share:.3} of the allowance");
+        }
+        if shape.images > 1 && device == "simt" {
+            // The tiles that an image alone is cut into are smaller ones.
+            case.check_rows_alone_on_cuda(&left, &[op.out]);
+        }
+    }
+}
+
+#[test]
+fn every_kernel_matches_its_twin_on_cuda() {
+    for kernel in [Kernel::Point, Kernel::Square, Kernel::Downsample, Kernel::Upsample] {
+        for size in [(5, 7), (17, 9)] {
+            for channels in [(32, 32), (64, 96), (40, 72)] {
+                check_on_cuda(Shape { kernel, size, channels, images: 3, ..PLAIN }, BF16);
+            }
+        }
+    }
+}
+
+#[test]
+fn normalization_and_residual_match_on_cuda() {
+    for norm in [None, Some(false), Some(true)] {
+        for residual in [false, true] {
+            for (kernel, channels) in [(Kernel::Square, (32, 64)), (Kernel::Point, (96, 48))] {
+                check_on_cuda(Shape { kernel, size: (9, 17), channels, norm, residual, images: 3, ..PLAIN }, BF16);
+            }
+        }
+    }
+    for kernel in [Kernel::Downsample, Kernel::Upsample] {
+        let shape = Shape { kernel, size: (4, 6), channels: (64, 33), norm: Some(true), residual: true, ..PLAIN };
+        check_on_cuda(shape, BF16);
+    }
+}
+
+#[test]
+fn large_tiles_match_on_cuda() {
+    // Three images are enough for the largest tiles, one is for the next smaller.
+    for kernel in [Kernel::Square, Kernel::Upsample] {
+        let size = if kernel == Kernel::Square { (17, 18) } else { (9, 9) };
+        let shape = Shape { kernel, size, channels: (32, 128), norm: Some(true), residual: true, images: 3, ..PLAIN };
+        check_on_cuda(shape, BF16);
+    }
+    check_on_cuda(Shape { kernel: Kernel::Downsample, size: (9, 20), channels: (32, 128), images: 3, ..PLAIN }, BF16);
+}
+
+#[test]
+fn true_widths_match_on_cuda() {
+    check_on_cuda(Shape { size: (3, 5), channels: (512, 512), norm: Some(true), residual: true, ..PLAIN }, BF16);
+    check_on_cuda(Shape { kernel: Kernel::Upsample, size: (2, 2), channels: (256, 256), ..PLAIN }, BF16);
+    let point = Shape { kernel: Kernel::Point, size: (4, 5), channels: (512, 512), norm: Some(false), ..PLAIN };
+    check_on_cuda(point, BF16);
+    // To the vectors before the codebook.
+    check_on_cuda(Shape { channels: (256, 8), norm: None, ..point }, Elems { out: Elem::F32, ..BF16 });
+}
+
+#[test]
+fn images_go_in_and_out_on_cuda() {
+    let shape = Shape { size: (7, 19), images: 3, ..PLAIN };
+    for x in [Elem::F32, Elem::Bf16] {
+        for kernel in [Kernel::Point, Kernel::Square] {
+            check_on_cuda(Shape { kernel, channels: (3, 32), ..shape }, Elems { x, ..BF16 });
+        }
+        check_on_cuda(Shape { channels: (100, 5), residual: true, ..shape }, Elems { x, ..BF16 });
+    }
+    for channels in [(32, 3), (128, 3)] {
+        let shape = Shape { channels, norm: Some(true), ..shape };
+        check_on_cuda(shape, Elems { out: Elem::F32, ..BF16 });
+        check_on_cuda(Shape { store: Store::Rgb8, ..shape }, BF16);
+    }
+}
+
+#[test]
+fn an_identity_doubles_a_map_on_cuda() {
+    let (mut case, op) = case(&Shape { kernel: Kernel::Upsample, size: (2, 3), channels: (16, 16), ..PLAIN }, BF16);
+    case.weights[op.weight.index()] =
+        (0..16 * 16 * 9).map(|i| if i % 9 == 4 && i / 9 / 16 == i / 9 % 16 { 1.0 } else { 0.0 }).collect();
+    case.weights[op.bias.index()].fill(0.0);
+    case.buffers = vec![(op.x, (0..2 * 3 * 16).map(|i| i as f32).collect())];
+    for (_, left) in case.run_on_cuda() {
+        for (i, found) in case.values(&left, op.out).into_iter().enumerate() {
+            let (y, x, channel) = (i / 16 / 6, i / 16 % 6, i % 16);
+            assert_eq!(found, ((y / 2 * 3 + x / 2) * 16 + channel) as f64, "pixel ({y}, {x}), channel {channel}");
+        }
     }
 }

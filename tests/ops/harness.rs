@@ -185,6 +185,29 @@ impl Case {
         lefts
     }
 
+    /// Runs the CUDA kernels as devices of different sizes have them, from one multiprocessor to more than there is
+    /// work for, and so in all their shapes; all must leave the same bits. Returns them; `None`, and a line that
+    /// says so, where the SIMT executor is not to be had.
+    pub fn run_on_cuda_of_all_sizes(&self) -> Option<Left> {
+        let mut first: Option<Left> = None;
+        for multiprocessors in [1, 2, 4, 8, 16, 1 << 20] {
+            let executor = match simt::executor_of(simt::WAYS[2], multiprocessors) {
+                Ok(executor) => executor,
+                Err(reason) => {
+                    skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
+                    return None;
+                }
+            };
+            let left = self.run(&executor);
+            let first = first.get_or_insert_with(|| left.clone());
+            for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(&*first)) {
+                let name = &self.graph.at(id).name;
+                assert!(found == expected, "`{name}` differs on {multiprocessors} multiprocessors");
+            }
+        }
+        first
+    }
+
     /// A buffer's values after a run.
     pub fn values(&self, left: &Left, id: BufferId) -> Vec<f64> {
         let bytes = &left[id.index()];
@@ -287,6 +310,27 @@ pub fn sum_error(depth: usize, input: f64) -> f64 {
 /// and two products.
 pub fn norm_roundings(width: usize) -> f64 {
     (width as f64 / 16.0 + 5.0) / 2.0 + 4.0
+}
+
+/// Rounding of a sum of `depth` products in the order of the CUDA products, relative to Σ |a b|: the steps of one of
+/// eight slices add 16 products each, then the slices are added. Tensor cores may cut where others round: a whole
+/// unit in the last place.
+pub fn cuda_sum_error(depth: usize) -> f64 {
+    let slice = depth.div_ceil(16).div_ceil(8) * 16;
+    (slice + 8) as f64 * 2.0 * U
+}
+
+/// Error of a sum Σ w y on CUDA whose y were rounded to bf16 twice, by the norm and by its weight: each term is off
+/// by at most 2^-8 of itself, to either side alike. The sum is then off by more than 8 times the root of the squares'
+/// sum once in 10^13 (Hoeffding's bound, 2 exp(-8^2 / 2)), and every term counts: one left out would be seen.
+/// The norm's own f32 roundings and the sum's come on top.
+pub fn cuda_normed_error(weights: &[f64], y: &[f64]) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for (w, y) in weights.iter().zip(y) {
+        sum += (w * y).abs();
+        squares += (w * y) * (w * y);
+    }
+    8.0 / 256.0 * squares.sqrt() + (cuda_sum_error(y.len()) + norm_roundings(y.len()) * U) * sum
 }
 
 /// The largest Σ_k |weight[n, k] x[k]| over n.

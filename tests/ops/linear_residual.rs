@@ -3,14 +3,18 @@
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
 use crate::common::compare;
-use crate::harness::{Case, ROW_COUNTS, Random, U, largest_sum, sum_error};
+use crate::harness::{Case, ROW_COUNTS, Random, U, cuda_sum_error, largest_sum, sum_error};
 
 fn case(elem: Elem, width: usize, depth: usize, rows: usize) -> (Case, ops::LinearResidual) {
+    case_of(elem, Elem::F32, width, depth, rows)
+}
+
+fn case_of(elem: Elem, input: Elem, width: usize, depth: usize, rows: usize) -> (Case, ops::LinearResidual) {
     let extent = Extent { rows, draws: 0 };
     let mut graph = Graph::new("linear_residual", extent);
     let op = ops::LinearResidual {
         x: graph.buffer("x", Elem::F32, Per::Row, &[width], Role::Scratch),
-        input: graph.buffer("input", Elem::F32, Per::Row, &[depth], Role::Scratch),
+        input: graph.buffer("input", input, Per::Row, &[depth], Role::Scratch),
         weight: graph.weight("weight", elem, &[width, depth], Source::Tensor),
         width,
         depth,
@@ -60,4 +64,37 @@ fn an_identity_adds_the_input() {
     let sum: Vec<f64> =
         case.buffers[0].1.iter().zip(&case.buffers[1].1).map(|(x, input)| f64::from(x + input)).collect();
     assert_eq!(case.values(&left, op.x), sum);
+}
+
+#[test]
+fn matches_its_twin_on_cuda() {
+    // wo and w2 of B, w2 of L, XL and 3B to the full depth; tails of a tile, of a step and of a slice.
+    let sizes = [(768, 768, 2), (40, 2048, 9), (24, 2816, 3), (24, 3456, 3), (32, 8704, 2)];
+    let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
+    for (width, depth, rows) in sizes.into_iter().chain(odd) {
+        let (case, op) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
+        let (before, twin) = (case.twin_before(), case.twin());
+        let expected = &twin.buffers[op.x.index()];
+        let largest: Vec<f64> =
+            (0..rows).map(|r| largest_sum(&before, op.weight, before.row(op.input, r, depth))).collect();
+        for (place, left) in case.run_on_cuda() {
+            compare(&format!("{place} ({width}, {depth}) x {rows}"), case.values(&left, op.x), expected, |i| {
+                cuda_sum_error(depth) * largest[i / width] + U * expected[i].abs()
+            });
+        }
+    }
+}
+
+#[test]
+fn cuda_bits_depend_on_no_shape_and_no_other_row() {
+    for (width, depth) in [(200, 104), (48, 768)] {
+        for rows in [1, 2, 7, 15, 16, 31, 63, 255] {
+            let (case, op) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
+            if let Some(left) = case.run_on_cuda_of_all_sizes()
+                && (rows < 32 || depth < 200)
+            {
+                case.check_rows_alone_on_cuda(&left, &[op.x]);
+            }
+        }
+    }
 }

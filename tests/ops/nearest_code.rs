@@ -4,7 +4,7 @@
 use smalti::graph::ops::NearestCode;
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source};
 
-use crate::harness::{Case, Random, U};
+use crate::harness::{Case, Left, Random, U};
 
 fn case(v: usize, e: usize, pixels: usize, images: usize) -> (Case, NearestCode) {
     let extent = Extent { rows: images, draws: 0 };
@@ -31,36 +31,68 @@ fn case(v: usize, e: usize, pixels: usize, images: usize) -> (Case, NearestCode)
     (case, op)
 }
 
+fn check(case: &Case, op: &NearestCode, left: &Left) {
+    let (v, e) = (op.codebook_size, op.codebook_embed_dim);
+    let twin = case.twin();
+    let found = case.values(left, op.codes);
+    let mut compared = 0;
+    for (p, (found, expected)) in found.iter().zip(&twin.buffers[op.codes.index()]).enumerate() {
+        let z = twin.row(op.z, p, e);
+        let products = twin.product(op.codebook, z);
+        // Both |w x| sums are at most |z|; the codebook's lengths are off by (E / 2 + 2) roundings.
+        let allowed = 2.0 * (1.5 * e as f64 + 2.0) * U * z.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let apart = products[*expected as usize] - products[*found as usize];
+        assert!(apart <= allowed, "({v}, {e}): pixel {p}: code {found} is {apart:e} behind {expected}");
+        compared += usize::from(found == expected);
+    }
+    assert!(compared * 100 >= found.len() * 99, "({v}, {e}): only {compared} of {} agree", found.len());
+}
+
 #[test]
 fn matches_its_twin() {
     for (v, e) in [(16384, 8), (300, 4), (256, 8), (33, 3), (1, 1), (31, 17)] {
         for (pixels, images) in [(1, 1), (24, 2), (17, 3)] {
             let (case, op) = case(v, e, pixels, images);
-            let (left, twin) = (case.run_everywhere(), case.twin());
-            let found = case.values(&left, op.codes);
-            let mut compared = 0;
-            for (p, (found, expected)) in found.iter().zip(&twin.buffers[op.codes.index()]).enumerate() {
-                let z = twin.row(op.z, p, e);
-                let products = twin.product(op.codebook, z);
-                // Both |w x| sums are at most |z|; the codebook's lengths are off by (E / 2 + 2) roundings.
-                let allowed = 2.0 * (1.5 * e as f64 + 2.0) * U * z.iter().map(|x| x * x).sum::<f64>().sqrt();
-                let apart = products[*expected as usize] - products[*found as usize];
-                assert!(apart <= allowed, "({v}, {e}): pixel {p}: code {found} is {apart:e} behind {expected}");
-                compared += usize::from(found == expected);
-            }
-            assert!(compared * 100 >= found.len() * 99, "({v}, {e}): only {compared} of {} agree", found.len());
+            let left = case.run_everywhere();
+            check(&case, &op, &left);
             case.check_rows_alone(&left, &[op.codes]);
         }
     }
 }
 
 #[test]
-fn ties_go_to_the_lowest_code() {
+fn matches_its_twin_on_cuda() {
+    for (v, e) in [(16384, 8), (300, 4), (33, 3), (1, 1), (31, 64)] {
+        for (pixels, images) in [(1, 1), (11, 3)] {
+            let (case, op) = case(v, e, pixels, images);
+            for (_, left) in case.run_on_cuda() {
+                check(&case, &op, &left);
+                case.check_rows_alone_on_cuda(&left, &[op.codes]);
+            }
+        }
+    }
+}
+
+/// Codes 40 and 72 point the same way, the others elsewhere.
+fn tied() -> (Case, NearestCode) {
     let (mut case, op) = case(100, 2, 3, 1);
-    // Codes 40 and 72 point the same way, the others elsewhere.
     let codebook = (0..100).flat_map(|v| if v == 40 || v == 72 { [1.0, 0.0] } else { [0.0, 1.0] });
     case.weights[0] = codebook.collect();
     case.buffers.clear();
     case.fill(op.z, vec![3.0, 1.0, 0.0, 2.0, 1.0, 1.0]);
+    (case, op)
+}
+
+#[test]
+fn ties_go_to_the_lowest_code() {
+    let (case, op) = tied();
     assert_eq!(case.values(&case.run_everywhere(), op.codes), [40.0, 0.0, 0.0]);
+}
+
+#[test]
+fn ties_go_to_the_lowest_code_on_cuda() {
+    let (case, op) = tied();
+    for (_, left) in case.run_on_cuda() {
+        assert_eq!(case.values(&left, op.codes), [40.0, 0.0, 0.0]);
+    }
 }

@@ -32,7 +32,7 @@ struct Build {
     name: &'static str,
     /// Flags for the kernels alone.
     kernel_flags: Vec<&'static str>,
-    /// Which of the runtime's files it leaves out, by their beginning or whole.
+    /// Which of the runtime's files it leaves out.
     without: &'static dyn Fn(&str) -> bool,
 }
 
@@ -87,8 +87,8 @@ fn main() {
             let mut hasher = DefaultHasher::new();
             (common, &flags, text(&source)).hash(&mut hasher);
             let stem = source.file_stem().expect("a name").to_string_lossy().into_owned();
-            let path = cache.join(format!("{}-{stem}-{:016x}.o", build.name, hasher.finish()));
-            forget_old(&cache, &format!("{}-{stem}-", build.name), &path);
+            // The builds share the objects of the runtime.
+            let path = cache.join(format!("{stem}-{:016x}.o", hasher.finish()));
             objects.push(path.clone());
             all.push(Object { source, flags: flags.into_iter().chain(includes.clone()).collect(), path });
         };
@@ -102,6 +102,10 @@ fn main() {
         }
         linked.push((build.name, objects));
     }
+    let used: Vec<PathBuf> = linked.iter().flat_map(|(_, objects)| objects.clone()).collect();
+    forget_old(&cache, &used);
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    all.dedup_by(|a, b| a.path == b.path);
     compile(&compiler, all.into_iter().filter(|object| !object.path.exists()).collect());
     for (name, objects) in linked {
         let path = out.join(format!("libsimt_{name}.so"));
@@ -157,17 +161,16 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Removes objects of the same source that nothing has made for a while: another build may just be linking one.
-fn forget_old(cache: &Path, beginning: &str, current: &Path) {
+/// Removes objects that no build has made for a while: another one may just be linking those of today.
+fn forget_old(cache: &Path, used: &[PathBuf]) {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
     let old = |path: &Path| {
-        let age = fs::metadata(path).and_then(|data| data.modified()).ok();
-        age.and_then(|time| SystemTime::now().duration_since(time).ok())
-            .is_some_and(|age| age > Duration::from_secs(3600))
+        let made = fs::metadata(path).and_then(|data| data.modified()).ok();
+        made.and_then(|time| SystemTime::now().duration_since(time).ok()).is_some_and(|age| age > DAY)
     };
     for entry in fs::read_dir(cache).expect("a folder").flatten() {
         let path = entry.path();
-        let same = entry.file_name().to_string_lossy().starts_with(beginning);
-        if same && path != current && old(&path) {
+        if !used.contains(&path) && old(&path) {
             let _ = fs::remove_file(&path);
         }
     }

@@ -67,11 +67,14 @@ fn what_python_refuses_is_a_comment() {
     assert_eq!(clean_caption("a cat <![ and a dog"), "a cat <! and a dog");
 }
 
-/// Texts of which naive matching reads the rest for every letter, at a length where that would take hours.
+/// Texts in which a pattern or a parser may begin at every letter and read to the end in vain.
+///
+/// Taken so, each of these would be minutes; read once, it is a fraction of a second.
 #[test]
-fn long_hostile_texts_take_no_longer_than_plain_ones() {
-    for piece in ["a.", "a.com@", "<a b='", "<!--", "&#1", "%e2", "a1", "1x", ".com/-", "Ã©", "'\"", "http:"] {
-        clean_caption(&piece.repeat(20_000));
+fn long_hostile_texts_are_cleaned_too() {
+    for piece in ["a.", "a.com@", "<a b='", "<!--", "&#1", "a1", ".com/-", "Ã©"] {
+        let cleaned = clean_caption(&piece.repeat(10_000));
+        assert!(is_tidy(&cleaned), "{piece}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use smalti::Error;
 use smalti::text::{Tokenizer, Tokens, clean_caption};
@@ -170,4 +171,16 @@ fn the_length_in_the_file_does_not_count() {
     let other = Tokenizer::open(folder.path()).unwrap();
     let text = "a red sailboat";
     assert_eq!(other.encode(text, MAX_TOKENS).unwrap(), tokenizer().encode(text, MAX_TOKENS).unwrap());
+}
+
+proptest! {
+    /// What is left of the prompt can be shown, whatever is in it.
+    #[test]
+    fn any_text_has_tokens_and_is_cut_between_characters(text in any::<String>(), max_tokens in 1..40usize) {
+        let tokens = tokenizer().encode(&text, max_tokens).unwrap();
+        prop_assert!(tokens.ids.len() <= max_tokens);
+        prop_assert_eq!(tokens.ids.last(), Some(&1));
+        prop_assert_eq!(tokens.cut_at.is_some_and(|at| !text.is_char_boundary(at)), false);
+        prop_assert_eq!(tokens.cut_at.is_some(), tokenizer().encode(&text, usize::MAX).unwrap().ids.len() > max_tokens);
+    }
 }

@@ -55,6 +55,8 @@ impl Arg for f32 {
 /// One kernel launch with everything that it needs; sizes in threads and blocks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
+    /// The name of the op that it is a part of, for errors.
+    pub op: Arc<str>,
     pub kernel: Kernel,
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -69,7 +71,23 @@ impl Launch {
     pub fn new(kernel: Kernel, grid: [usize; 3], threads: usize) -> Self {
         let size = |n: usize| u32::try_from(n).expect("a grid fits 32 bits");
         let (grid, block) = (grid.map(size), [size(threads), 1, 1]);
-        Self { kernel, grid, block, shared_bytes: 0, words: Vec::new(), sizes: Vec::new() }
+        Self { op: "".into(), kernel, grid, block, shared_bytes: 0, words: Vec::new(), sizes: Vec::new() }
+    }
+
+    /// As a part of the op of that name.
+    pub fn of(mut self, op: &Arc<str>) -> Self {
+        self.op = op.clone();
+        self
+    }
+
+    /// Op, kernel and shapes, for errors.
+    pub fn describe(&self) -> String {
+        let shape = |[x, y, z]: [u32; 3]| format!("{x}x{y}x{z}");
+        let (grid, block) = (shape(self.grid), shape(self.block));
+        format!(
+            "`{}`: kernel {} (grid {grid}, block {block}, {} bytes of shared memory)",
+            self.op, self.kernel.name, self.shared_bytes
+        )
     }
 
     /// With dynamic shared memory.
@@ -146,6 +164,12 @@ pub trait Device: Send + Sync {
 
     /// A stream of its own: what is enqueued on it runs in order, beside other streams.
     fn stream(&self) -> Result<Box<dyn Stream>>;
+
+    /// A device to go on with where a fault ended this one, which is of no use any more, with all that was made
+    /// on it; `None` while it works.
+    fn renewed(&self) -> Result<Option<Arc<dyn Device>>> {
+        Ok(None)
+    }
 }
 
 /// Names a recorded list of launches of its stream.

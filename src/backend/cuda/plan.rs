@@ -36,7 +36,8 @@ pub(super) fn lay_out(cx: &Lowering<'_>, phase: PhaseId) -> Laid {
     for node in cx.graph.nodes(phase) {
         let first = laid.launches.len();
         let op = lower(&node.op).expect("the ops were checked when the plan was made");
-        laid.launches.extend(op.launches(cx));
+        let name = node.name.as_str().into();
+        laid.launches.extend(op.launches(cx).into_iter().map(|launch| launch.of(&name)));
         laid.nodes.push(first..laid.launches.len());
     }
     laid
@@ -166,8 +167,7 @@ impl Plan for CudaPlan {
             for launch in launches {
                 // SAFETY: the launch was made by the op's `Lower` for this plan's live memory.
                 let done = unsafe { self.stream.launch(&launch) };
-                let name = self.graph.nodes(phase)[node].name.clone();
-                self.note(done, Some(&name))?;
+                self.note(done, None)?;
             }
         }
         Ok(())
@@ -187,6 +187,12 @@ impl Plan for CudaPlan {
         let done = unsafe { self.stream.replay(recording, times) };
         let name = self.graph.phase_name(phase).to_string();
         self.note(done, Some(&name))
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.check()?;
+        let done = self.stream.synchronize();
+        self.note(done, None)
     }
 
     fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()> {

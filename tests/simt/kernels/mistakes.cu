@@ -187,3 +187,22 @@ extern "C" __global__ void test_grid_sync(uint32_t* out) {
   out[blockIdx.x] = 1;
 }
 KERNEL_EXPORT(test_grid_sync)
+
+// ---- out[i] = x[i] * weight[0], x from an earlier launch ------------------------------------------------------------
+template <Mistake M>
+__device__ __forceinline__ void dependent(float* out, const float* x, const float* weight) {
+  grid_dependency_trigger();
+  float value = weight[0];
+  if (M == NO_BARRIER) value *= x[threadIdx.x];
+  grid_dependency_wait();
+  if (M == NONE) value *= x[threadIdx.x];
+  out[threadIdx.x] = value;
+}
+
+#define DEPENDENT(name, mistake)                                                                      \
+  extern "C" __global__ void name(float* out, const float* x, const float* weight) {                  \
+    dependent<mistake>(out, x, weight);                                                               \
+  }                                                                                                   \
+  KERNEL_EXPORT(name)
+DEPENDENT(test_dependent, NONE)
+DEPENDENT(test_dependent_too_early, NO_BARRIER)

@@ -1,4 +1,4 @@
-// Block and grid barriers, and spinning.
+// Block and grid barriers, spinning, and what orders threads without a barrier.
 #include <cstring>
 
 #include "runtime.h"
@@ -112,6 +112,14 @@ void yield() {
 void fence() {
   if (checks) checks->fence(this_worker->current);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void dependency_wait() {
+  if (checks) checks->dependency_wait(this_worker->current);
+}
+
+void dependency_trigger() {
+  if (checks) checks->dependency_trigger(this_worker->current);
 }
 
 void note_atomic(void* p, size_t bytes, Place place) {

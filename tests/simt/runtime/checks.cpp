@@ -37,6 +37,15 @@ bool own_memory(const Thread* thread, const unsigned char* at) {
   return false;
 }
 
+void check_early(const Thread* thread) {
+  const EarlyAccess& early = watch(thread->block)->early[thread->number()];
+  if (!early.address) return;
+  const std::string place = early.pc ? where(early.pc) : where(early.what, early.place);
+  fail("%s before grid_dependency_wait, %p, at %s",
+       early.read ? "read of what an earlier launch wrote" : "write to what an earlier launch used", early.address,
+       place.c_str());
+}
+
 struct CheckBuild final : Checks {
   void launch_begins() override {
     // Half of the clock's range is more than any one launch takes.
@@ -64,6 +73,9 @@ struct CheckBuild final : Checks {
     known->knows.assign(block->launch->warps * 32 * 32, 0);
     known->fenced.assign(block->launch->threads, 0);
     known->acquired.clear();
+    known->triggered = false;
+    known->waited.assign(block->launch->threads, 0);
+    known->early.assign(block->launch->threads, EarlyAccess{});
     memset(known->warp_met, 0, sizeof known->warp_met);
     memset(known->some_met, 0, sizeof known->some_met);
   }
@@ -140,6 +152,19 @@ struct CheckBuild final : Checks {
   }
 
   void fence(Thread* thread) override { watch(thread->block)->fenced[thread->number()] = 1; }
+
+  void dependency_wait(Thread* thread) override {
+    check_early(thread);
+    watch(thread->block)->waited[thread->number()] = 1;
+  }
+
+  void dependency_trigger(Thread* thread) override { watch(thread->block)->triggered = true; }
+
+  // A kernel that has nothing to do with dependent launches begins when the one before has ended.
+  void thread_ends(Thread* thread) override {
+    if (watch(thread->block)->triggered) check_early(thread);
+  }
+
   void* allocate(size_t bytes) override { return allocate_buffer(bytes); }
   void release(void* p) override { release_buffer(p); }
   void host_wrote(void* p, size_t bytes) override { host_wrote_buffer(p, bytes); }

@@ -32,6 +32,15 @@ struct GlobalByte {
   Moment write, read;
 };
 
+// An access to what an earlier launch may still be at work on.
+struct EarlyAccess {
+  const void* address = nullptr;
+  bool read;
+  void* pc;
+  const char* what;
+  Place place;
+};
+
 // What a block's threads know.
 struct Watch {
   std::vector<SharedByte> dynamic, arrays;
@@ -43,6 +52,12 @@ struct Watch {
   std::vector<uint32_t> clock;  // by thread: what its accesses are remembered with
   std::vector<uint8_t> fenced;  // by thread: whether it has passed a fence, so that its atomics publish
   std::unordered_map<uint32_t, uint32_t> acquired;  // by block: up to when its writes are known
+
+  // Programmatic dependent launch: whether the block lets the next launch start, and by thread whether it has
+  // waited for the one before, and the first access that should have come after that.
+  bool triggered;
+  std::vector<uint8_t> waited;
+  std::vector<EarlyAccess> early;
 
   // Whether an access of this block's `other` at `clock` comes before what `thread` does now.
   bool ordered(const Thread* thread, uint32_t clock, unsigned other) const;

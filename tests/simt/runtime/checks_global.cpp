@@ -86,6 +86,8 @@ void check_conflict(const Thread* thread, Moment earlier, const char* what, cons
        place_of(thread, pc).c_str());
 }
 
+bool of_earlier_launch(Moment moment) { return moment.clock && moment.clock <= clocks.launch; }
+
 }  // namespace
 
 bool in_buffers(const void* p) {
@@ -96,9 +98,13 @@ bool in_buffers(const void* p) {
 void global_access(Thread* thread, const void* p, size_t bytes, Access access, void* pc) {
   Arena& all = arena();
   const uint32_t block = uint32_t(thread->block->number & 0x1fffff);
-  const Moment now{watch(thread->block)->clock[thread->number()], block << 10 | thread->number()};
+  Watch* known = watch(thread->block);
+  const Moment now{known->clock[thread->number()], block << 10 | thread->number()};
   const bool reads = access == Access::Read, atomic = access == Access::Atomic;
   const size_t offset = static_cast<const unsigned char*>(p) - all.memory;
+  // The first one of a thread is kept; after its wait there is none.
+  EarlyAccess* early = &known->early[thread->number()];
+  if (early->address || known->waited[thread->number()]) early = nullptr;
   for (size_t i = offset; i < offset + bytes; i++) {
     const ByteState state = all.states[i];
     if (__builtin_expect(state != ByteState::Written, 0)) {
@@ -107,6 +113,10 @@ void global_access(Thread* thread, const void* p, size_t bytes, Access access, v
       all.states[i] = ByteState::Written;
     }
     GlobalByte& byte = all.bytes[i];
+    if (early && (of_earlier_launch(byte.write) || (!reads && of_earlier_launch(byte.read)))) {
+      *early = {all.memory + i, reads, pc, thread->what, thread->place};
+      early = nullptr;
+    }
     if (byte.write.clock && !(atomic && (byte.write.who & GLOBAL_ATOMIC))) {
       check_conflict(thread, byte.write, reads ? "read after write" : "write after write", all.memory + i, pc);
     }
@@ -145,6 +155,12 @@ void release_buffer(void* p) {
 void host_wrote_buffer(void* p, size_t bytes) {
   const size_t offset = static_cast<unsigned char*>(p) - arena().memory;
   memset(static_cast<void*>(arena().states + offset), int(ByteState::Written), bytes);
+  // The host has waited for the launches that used it. Most of these pages have never been touched, and reading
+  // leaves them so.
+  for (size_t i = offset; i < offset + bytes; i++) {
+    GlobalByte& byte = arena().bytes[i];
+    if (byte.write.clock || byte.read.clock) byte = {};
+  }
 }
 
 void forget_global_accesses() { madvise(arena().bytes, arena().top * sizeof(GlobalByte), MADV_DONTNEED); }

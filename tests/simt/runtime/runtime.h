@@ -219,6 +219,9 @@ struct Checks {
   virtual void access(Thread*, const void*, size_t bytes, Access, void* pc) = 0;
   virtual void atomic(Thread*, void*, size_t bytes, void* pc) = 0;
   virtual void fence(Thread*) = 0;
+  virtual void dependency_wait(Thread*) = 0;
+  virtual void dependency_trigger(Thread*) = 0;
+  virtual void thread_ends(Thread*) = 0;
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void*) = 0;
   virtual void host_wrote(void*, size_t bytes) = 0;

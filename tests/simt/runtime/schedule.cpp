@@ -206,6 +206,7 @@ void suspend(Worker* worker, Thread* thread) {
 static void thread_ends(Worker* worker, Thread* thread) {
   Block* block = thread->block;
   finish_copies(thread);
+  if (checks) checks->thread_ends(thread);
   thread->state = State::Done;
   block->warps[thread->warp].live &= ~(1u << thread->lane);
   not_runnable(block, thread->warp, 1u << thread->lane);

@@ -38,7 +38,8 @@ pub enum Build {
     /// At full speed. Buffers and shared memory end at guard pages and hold NaN until they are written.
     Plain,
     /// Every access is watched, at some ten times the cost: races within and between blocks, reads of what
-    /// nobody wrote, accesses outside a buffer, and misaligned ones, in any order of threads.
+    /// nobody wrote, accesses outside a buffer, misaligned ones, and what a dependent launch touches before its
+    /// wait. In any order of threads: none has to go wrong for a race to be found.
     Check,
 }
 

@@ -228,6 +228,32 @@ fn races_between_blocks() {
 }
 
 #[test]
+fn reads_before_the_launch_that_is_waited_for() {
+    for (build, simt) in builds() {
+        let input = Buffer::of(&simt, &Vec::from_iter((0..64).map(|i| i as f32)));
+        let weight = Buffer::of(&simt, &[2f32]);
+        let (middle, out) = (Buffer::<f32>::new(&simt, 64), Buffer::<f32>::new(&simt, 64));
+        let (first, second) = ("test_reversed", ["test_dependent", "test_dependent_too_early"]);
+        launch!(simt, first, x(1), x(64), 256, false, middle.ptr(), input.ptr()).unwrap();
+        let [right, early] =
+            second.map(|kernel| launch!(simt, kernel, x(1), x(64), 0, false, out.ptr(), middle.ptr(), weight.ptr()));
+        assert_eq!(right, Ok(()));
+        match build {
+            Build::Plain => assert_eq!(early, Ok(()), "launches follow one another here"),
+            Build::Check => {
+                let error = early.unwrap_err();
+                assert!(error.contains("read of what an earlier launch wrote before grid_dependency_wait"), "{error}");
+                assert!(error.contains("mistakes.cu:"), "{error}");
+            }
+        }
+        // What the host has written since is there from the start.
+        simt.host_wrote(middle.ptr().cast(), 64 * 4);
+        let kernel = "test_dependent_too_early";
+        launch!(simt, kernel, x(1), x(64), 0, false, out.ptr(), middle.ptr(), weight.ptr()).unwrap();
+    }
+}
+
+#[test]
 fn random_orders_find_what_one_order_hides() {
     let Some((_, simt)) = builds().into_iter().find(|(build, _)| *build == Build::Plain) else { return };
     // Forward and lazy, the copies arrive too late to do harm.

@@ -61,7 +61,8 @@ inline T atomicAnd(T* p, simt::as<T> v, SIMT_PLACE) {
 }
 template <class T>
 inline T atomicCAS(T* p, simt::as<T> expected, simt::as<T> v, SIMT_PLACE) {
-  return simt::atomic(p, [expected, v](T old) { return std::memcmp(&old, &expected, sizeof(T)) == 0 ? v : old; }, SIMT_HERE);
+  const auto swap = [expected, v](T old) { return std::memcmp(&old, &expected, sizeof(T)) == 0 ? v : old; };
+  return simt::atomic(p, swap, SIMT_HERE);
 }
 inline unsigned atomicInc(unsigned* p, unsigned last, SIMT_PLACE) {
   return simt::atomic(p, [last](unsigned old) { return old >= last ? 0u : old + 1; }, SIMT_HERE);

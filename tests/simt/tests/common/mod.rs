@@ -65,9 +65,16 @@ impl<T> Drop for Buffer<'_, T> {
 #[macro_export]
 macro_rules! launch {
     ($simt:expr, $kernel:expr, $grid:expr, $block:expr, $shared:expr, $cooperative:expr, $($arg:expr),*) => {
-        // SAFETY: the values are those that the kernel takes, and live as long as this expression.
-        unsafe {
-            $simt.launch($kernel, $grid, $block, $shared, $cooperative, &mut [$(std::ptr::from_mut(&mut { $arg }).cast()),*])
+        // What the match is on lives as long as the match: so do the arguments.
+        match (
+            &$simt,
+            ($kernel, $grid, $block, $shared, $cooperative),
+            &mut [$(std::ptr::from_mut(&mut { $arg }).cast()),*],
+        ) {
+            // SAFETY: the values are those that the kernel takes, and they live.
+            (simt, (kernel, grid, block, shared, cooperative), args) => unsafe {
+                simt.launch(kernel, grid, block, shared, cooperative, args)
+            },
         }
     };
 }

@@ -1,0 +1,370 @@
+// conv2d.cu
+// out[i, p, n] = residual[i, p, n] + bias[n] + sum over taps and c of weight[n, c, tap] * f(x)[i, p at tap, c]
+// f is GroupNorm, silu((x - mean) * rstd * norm_weight + norm_bias), with or without SiLU, or the identity; the
+// border around the map is zero after f. Pixels for people: clamp(127.5 y + 128, 0, 255) cut to a byte.
+//
+//   shapes   out, residual (R, H', W', N)   x (R, H, W, C)   bias (N)   stats (R, 32, 2)   norm_weight, norm_bias (C)
+//            weight: fragments of (N, [C / 32][2][tap column][tap row][16]), packed in backend/cuda/conv2d.rs
+//   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
+//            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8
+//   launch   grid (tiles of the map, tiles of N, R), 32 threads for each of a Tile's warps; shared memory: two input
+//            tiles of 32 channels and 8 bytes per channel of a norm, less than 48 KiB
+//   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS     (checked in backend/cuda/conv2d.rs)
+//   cost     2 * R * H' * W' * N * C * taps FLOPs; reads x (tile + border) / tile times for each tile of N, and the
+//            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue
+//   matches  graph::ops::conv2d::twin; tolerance and why: tests/ops/conv2d.rs
+//
+// An implicit matrix product: a warp computes ROWS rows of 16 neighbouring pixels (the 16 rows of an mma) for
+// 16 * N16 channels. Every 32 channels the block has the input under its tile, border included, in shared memory,
+// normalized once; all taps read it there. While the tensor cores work on one such stage, cp.async brings the raw
+// input of the next; each thread normalizes what it copied itself, in place, so that a stage costs one barrier.
+//
+// What bounds it is the bandwidth of shared memory (128 bytes a clock), so operands are used again in registers:
+//   - a row of pixels is loaded once for all taps of a column (rows y - 1, y, y + 1 of the output need it): a warp
+//     of 8 x 16 pixels and 32 channels reads 10 rows for 96 mma where tap by tap it would read 24;
+//   - each weight is wanted by one warp of a block alone, so it goes from L2 to registers, one tap column ahead,
+//     16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk through
+//     the same weights and find them in the first-level cache;
+// which makes 10 + 6 kilobyte-halves, 64 clocks, for 96 mma, that is 3/4 of their time at full rate.
+//
+// An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
+// tile is chosen changes nothing in the bits.
+#include "common.cuh"
+
+constexpr int CHUNK = 32;             // channels of a stage
+constexpr int PIXEL = CHUNK * 2 + 16; // bytes from pixel to pixel: eight in a row lie in different banks
+constexpr int TILE_W = 16;            // pixels across a tile: the rows of an mma
+constexpr int GROUPS = 32;
+
+// `types`
+constexpr uint32_t STORE = 3, STORE_BF16 = 0, STORE_F32 = 1, STORE_RGB8 = 2, LOAD_F32 = 4;
+
+// The taps: graph::ops::conv2d::Kernel.
+template <int SIDE_, int STRIDE_, int REPEAT_, int BORDER_>
+struct Taps {
+  static constexpr int SIDE = SIDE_, STRIDE = STRIDE_, REPEAT = REPEAT_, BORDER = BORDER_;
+  // Pixels of the input that `n` outputs in a row see.
+  static constexpr int span(int n) { return REPEAT == 2 ? n / 2 + 2 : (n - 1) * STRIDE + SIDE; }
+  // Which of those stands at place `i` of the map that the taps see.
+  __device__ static constexpr int source(int i) { return REPEAT == 2 ? (i + 1) / 2 : i; }
+  // Input pixel under the first tap of output `o`, the first of a tile.
+  __device__ static int first(int o) { return o * STRIDE / REPEAT - BORDER; }
+};
+using Point = Taps<1, 1, 1, 0>;
+using Square = Taps<3, 1, 1, 1>;
+using Downsample = Taps<3, 2, 1, 0>;
+using Upsample = Taps<3, 1, 2, 1>;
+
+// What a block computes: ROWS * WARPS_Y rows of 16 pixels, 16 * N16 * WARPS_N channels.
+template <int ROWS_, int N16_, int WARPS_Y_, int WARPS_N_, int BLOCKS_, bool PAIRS_>
+struct Tile {
+  static constexpr int ROWS = ROWS_, N16 = N16_, WARPS_Y = WARPS_Y_, WARPS_N = WARPS_N_;
+  static constexpr int BLOCKS = BLOCKS_;     // on one multiprocessor: what registers are left to
+  static constexpr bool PAIRS = PAIRS_;      // stores bf16 by twos and nothing else
+  static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N, THREADS = WARP * WARPS_Y * WARPS_N;
+};
+using Large = Tile<8, 2, 1, 4, 2, true>;     // 8 x 16 pixels, 128 channels
+using Medium = Tile<4, 2, 1, 2, 6, true>;    // 4 x 16, 64
+using Small = Tile<2, 1, 1, 2, 8, false>;    // 2 x 16, 32
+using Thin = Tile<2, 1, 4, 1, 5, false>;     // 8 x 16, 16
+using Wide = Tile<2, 2, 1, 4, 4, true>;      // 2 x 16, 128
+
+struct Conv {
+  void* out;
+  const void* x;
+  const void* residual;   // or none
+  const bf16* weight;
+  const float* bias;
+  const float* stats;     // or none: no normalization
+  const float* norm_weight;
+  const float* norm_bias;
+  int height, width;      // of x
+  int channels_in, channels_out;
+  uint32_t silu, types;
+};
+
+// y * sigmoid(y) by the device's fast exponential and division: 2^-20 off, and rounded to bf16 next.
+__device__ __forceinline__ float silu_fast(float y) { return __fdividef(y, 1.0f + __expf(-y)); }
+
+// Eight channels of a stage and what a thread knows of them.
+template <class K, class T>
+struct Stage {
+  static constexpr int H = K::span(T::H), W = K::span(TILE_W), VECTORS = H * W * (CHUNK / 8);
+  static constexpr int BYTES = H * W * PIXEL;
+};
+
+// Where vector `i` of a stage comes from: index of the pixel's first channel, or -1 outside of the map.
+template <class K, class T>
+__device__ __forceinline__ int pixel_of(const Conv& conv, int i, int top, int left) {
+  const int pixel = i / (CHUNK / 8), y = top + pixel / Stage<K, T>::W, x = left + pixel % Stage<K, T>::W;
+  const bool inside = unsigned(y) < unsigned(conv.height) && unsigned(x) < unsigned(conv.width);
+  return inside ? y * conv.width + x : -1;
+}
+
+// Starts the copies of 32 channels from `channel` on; zeros outside of the map and beyond C.
+template <class K, class T>
+__device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stage, const bf16* x, int channel, int top,
+                                           int left) {
+#pragma unroll
+  for (int first = 0; first < Stage<K, T>::VECTORS; first += T::THREADS) {
+    const int i = first + threadIdx.x;
+    if (Stage<K, T>::VECTORS % T::THREADS != 0 && i >= Stage<K, T>::VECTORS) break;
+    const int pixel = pixel_of<K, T>(conv, i, top, left), c = channel + i % (CHUNK / 8) * 8;
+    const bool there = pixel >= 0 && c < conv.channels_in;
+    const bf16* from = there ? x + size_t(pixel) * conv.channels_in + c : x;
+    cp_async_16(stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16, from, there ? 16 : 0);
+  }
+  cp_async_commit();
+}
+
+// Brings what this thread copied to its final form; with GATHER it is read here, channel by channel.
+// `affine` (C): scale and shift of the normalization.
+template <class K, class T, bool GATHER>
+__device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* stage, const float2* affine, int channel,
+                                             int top, int left, size_t image) {
+  const int c = channel + threadIdx.x % (CHUNK / 8) * 8;
+  const bool normalized = conv.stats != nullptr;
+  if (!GATHER && (!normalized || c >= conv.channels_in)) return;
+  float scale[8], shift[8];
+#pragma unroll
+  for (int e = 0; e < 8; e++) {
+    const bool there = normalized && c + e < conv.channels_in;
+    const float2 pair = there ? affine[c + e] : make_float2(1.0f, 0.0f);
+    scale[e] = pair.x, shift[e] = pair.y;
+  }
+#pragma unroll 2
+  for (int i = threadIdx.x; i < Stage<K, T>::VECTORS; i += T::THREADS) {
+    const int pixel = pixel_of<K, T>(conv, i, top, left);
+    unsigned char* at = stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16;
+    if (pixel < 0) {
+      if (GATHER) store_16(at, make_uint4(0, 0, 0, 0));
+      continue;
+    }
+    float v[8];
+    if (GATHER) {
+      const size_t from = (image * conv.height * conv.width + pixel) * conv.channels_in + c;
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        v[e] = 0.0f;
+        if (c + e >= conv.channels_in) continue;
+        v[e] = conv.types & LOAD_F32 ? static_cast<const float*>(conv.x)[from + e]
+                                     : to_float(static_cast<const bf16*>(conv.x)[from + e]);
+      }
+    } else {
+      const uint4 raw = load_16(at);
+      const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+      for (int e = 0; e < 8; e += 2) {
+        const float2 pair = unpack_bf16(words[e / 2]);
+        v[e] = pair.x, v[e + 1] = pair.y;
+      }
+    }
+    if (normalized) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        v[e] = fmaf(v[e], scale[e], shift[e]);
+        if (conv.silu) v[e] = silu_fast(v[e]);
+        if (GATHER && c + e >= conv.channels_in) v[e] = 0.0f;
+      }
+    }
+    store_16(at, make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                            pack_bf16(v[6], v[7])));
+  }
+}
+
+// One output, from its f32 sum.
+__device__ __forceinline__ void store_output(const Conv& conv, size_t at, float y) {
+  switch (conv.types & STORE) {
+    case STORE_BF16:
+      if (conv.residual) y += to_float(static_cast<const bf16*>(conv.residual)[at]);
+      static_cast<bf16*>(conv.out)[at] = from_float<bf16>(y);
+      break;
+    case STORE_F32:
+      if (conv.residual) y += static_cast<const float*>(conv.residual)[at];
+      static_cast<float*>(conv.out)[at] = y;
+      break;
+    case STORE_RGB8:
+      static_cast<unsigned char*>(conv.out)[at] =
+          static_cast<unsigned char>(fminf(fmaxf(fmaf(127.5f, y, 128.0f), 0.0f), 255.0f));
+  }
+}
+
+// Two bf16 beside each other.
+__device__ __forceinline__ void store_pair(const Conv& conv, size_t at, float a, float b) {
+  if (conv.residual) {
+    const float2 add = unpack_bf16(*reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(conv.residual) + at));
+    a += add.x, b += add.y;
+  }
+  *reinterpret_cast<uint32_t*>(static_cast<bf16*>(conv.out) + at) = pack_bf16(a, b);
+}
+
+// Weights of one tap column and 16 channels: all tap rows, N16 tiles of 16 outputs.
+template <class K, class T>
+struct Weights {
+  uint4 tile[T::N16][K::SIDE];
+
+  // `from`: this lane's part of each tile of outputs.
+  __device__ __forceinline__ void load(const bf16* const (&from)[T::N16], int step) {
+#pragma unroll
+    for (int j = 0; j < T::N16; j++) {
+#pragma unroll
+      for (int ky = 0; ky < K::SIDE; ky++) tile[j][ky] = load_16(from[j] + (size_t(step) * K::SIDE + ky) * 256);
+    }
+  }
+};
+
+template <class K, class T, bool GATHER>
+__device__ __forceinline__ void conv2d_tile(const Conv& conv) {
+  constexpr int STEPS = 2 * K::SIDE;  // of a stage: 16 channels and one tap column each
+  DYN_SMEM(smem);
+  float2* affine = reinterpret_cast<float2*>(smem + 2 * Stage<K, T>::BYTES);  // (C)
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const int warp_n = warp % T::WARPS_N, warp_y = warp / T::WARPS_N;
+  const int out_height = conv.height * K::REPEAT / K::STRIDE, out_width = conv.width * K::REPEAT / K::STRIDE;
+  const int tiles_across = (out_width + TILE_W - 1) / TILE_W;
+  const int tile_y = blockIdx.x / tiles_across * T::H, tile_x = blockIdx.x % tiles_across * TILE_W;
+  const int top = K::first(tile_y), left = K::first(tile_x);
+  const size_t image = blockIdx.z;
+  const int chunks = (conv.channels_in + CHUNK - 1) / CHUNK, last = chunks * STEPS - 1;
+  const int n_first = blockIdx.y * T::N + warp_n * 16 * T::N16;
+
+  grid_dependency_trigger();
+  // Beyond N the last tile's weights are multiplied and not stored.
+  const bf16* weights[T::N16];
+#pragma unroll
+  for (int j = 0; j < T::N16; j++) {
+    const int tile = min(n_first / 16 + j, (conv.channels_out + 15) / 16 - 1);
+    weights[j] = conv.weight + (size_t(tile) * (last + 1) * K::SIDE * WARP + lane) * 8;
+  }
+  Weights<K, T> b[2];
+  b[0].load(weights, 0);
+  grid_dependency_wait();
+
+  const bf16* x = static_cast<const bf16*>(conv.x) + image * conv.height * conv.width * conv.channels_in;
+  if (!GATHER) copy_stage<K, T>(conv, smem, x, 0, top, left);
+  if (conv.stats) {
+    for (int c = threadIdx.x; c < conv.channels_in; c += T::THREADS) {
+      const float* pair = conv.stats + (image * GROUPS + c * GROUPS / conv.channels_in) * 2;
+      const float scale = pair[1] * conv.norm_weight[c];
+      affine[c] = make_float2(scale, fmaf(-pair[0], scale, conv.norm_bias[c]));
+    }
+    __syncthreads();
+  }
+
+  // Where this lane's pixel of an mma lies, for each tap column, in the warp's first row.
+  int pixels[K::SIDE];
+#pragma unroll
+  for (int kx = 0; kx < K::SIDE; kx++) {
+    const int row = warp_y * T::ROWS * K::STRIDE / K::REPEAT, column = K::source(lane % 16 * K::STRIDE + kx);
+    pixels[kx] = (row * Stage<K, T>::W + column) * PIXEL + lane / 16 * 16;
+  }
+  float acc[T::ROWS][2 * T::N16][4] = {};
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    unsigned char* stage = smem + chunk % 2 * Stage<K, T>::BYTES;
+    cp_async_wait<0>();
+    finish_stage<K, T, GATHER>(conv, stage, affine, chunk * CHUNK, top, left, image);
+    __syncthreads();  // the stage is whole, and nobody reads the other one any more
+    if (!GATHER && chunk + 1 < chunks) {
+      copy_stage<K, T>(conv, smem + (chunk + 1) % 2 * Stage<K, T>::BYTES, x, (chunk + 1) * CHUNK, top, left);
+    }
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+      b[(step + 1) % 2].load(weights, min(chunk * STEPS + step + 1, last));
+      const Weights<K, T>& now = b[step % 2];
+      const unsigned char* from = stage + pixels[step % K::SIDE] + step / K::SIDE * 32;
+      uint32_t a[4];
+#pragma unroll
+      for (int i = 0; i < (T::ROWS - 1) * K::STRIDE + K::SIDE; i++) {  // rows that the taps see
+        if (i == 0 || K::source(i) != K::source(i - 1)) ldmatrix_x4(a, from + K::source(i) * Stage<K, T>::W * PIXEL);
+#pragma unroll
+        for (int ky = 0; ky < K::SIDE; ky++) {
+          const int row = (i - ky) / K::STRIDE;
+          if (i < ky || (i - ky) % K::STRIDE != 0 || row >= T::ROWS) continue;
+#pragma unroll
+          for (int j = 0; j < T::N16; j++) {
+            const uint4 w = now.tile[j][ky];
+            mma_m16n8k16_bf16(acc[row][2 * j], a, {w.x, w.z});
+            mma_m16n8k16_bf16(acc[row][2 * j + 1], a, {w.y, w.w});
+          }
+        }
+      }
+    }
+  }
+
+  const int n_lane = n_first + lane % 4 * 2, x_lane = tile_x + lane / 4;
+  float bias[2 * T::N16][2];
+#pragma unroll
+  for (int j = 0; j < 4 * T::N16; j++) {
+    const int n = n_lane + j / 2 * 8 + j % 2;
+    bias[j / 2][j % 2] = n < conv.channels_out ? conv.bias[n] : 0.0f;
+  }
+#pragma unroll
+  for (int row = 0; row < T::ROWS; row++) {
+    const int oy = tile_y + warp_y * T::ROWS + row;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int ox = x_lane + 8 * half;
+      if (oy >= out_height || ox >= out_width) continue;
+      const size_t pixel = (image * out_height + oy) * out_width + ox;
+#pragma unroll
+      for (int j = 0; j < 2 * T::N16; j++) {
+        const int n = n_lane + 8 * j;
+        const size_t at = pixel * conv.channels_out + n;
+        const float low = acc[row][j][2 * half] + bias[j][0], high = acc[row][j][2 * half + 1] + bias[j][1];
+        if (T::PAIRS) {
+          if (n < conv.channels_out) store_pair(conv, at, low, high);
+        } else {
+          if (n < conv.channels_out) store_output(conv, at, low);
+          if (n + 1 < conv.channels_out) store_output(conv, at + 1, high);
+        }
+      }
+    }
+  }
+}
+
+#define CONV2D(NAME, TAPS, TILE, GATHER)                                                                        \
+  extern "C" __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS)                                     \
+  NAME(void* out,                 /* (R, H', W', N) */                                                          \
+       const void* x,             /* (R, H, W, C) */                                                            \
+       const void* residual,      /* (R, H', W', N), may be `out`, or none */                                   \
+       const bf16* weight,        /* fragments */                                                               \
+       const float* bias,         /* (N) */                                                                     \
+       const float* stats,        /* (R, 32, 2), or none */                                                     \
+       const float* norm_weight,  /* (C) */                                                                     \
+       const float* norm_bias,    /* (C) */                                                                     \
+       uint32_t height,           /* H */                                                                       \
+       uint32_t width,            /* W */                                                                       \
+       uint32_t channels_in,      /* C */                                                                       \
+       uint32_t channels_out,     /* N */                                                                       \
+       uint32_t silu,             /* after the normalization */                                                 \
+       uint32_t types) {          /* STORE_BF16, STORE_F32 or STORE_RGB8, and LOAD_F32 */                       \
+    conv2d_tile<TAPS, TILE, GATHER>(Conv{out, x, residual, weight, bias, stats, norm_weight, norm_bias,         \
+                                         int(height), int(width), int(channels_in), int(channels_out), silu, types}); \
+  }
+
+CONV2D(conv2d_point_medium, Point, Medium, false)
+KERNEL_EXPORT(conv2d_point_medium)
+CONV2D(conv2d_point_small, Point, Small, false)
+KERNEL_EXPORT(conv2d_point_small)
+CONV2D(conv2d_point_gather, Point, Small, true)
+KERNEL_EXPORT(conv2d_point_gather)
+CONV2D(conv2d_square_large, Square, Large, false)
+KERNEL_EXPORT(conv2d_square_large)
+CONV2D(conv2d_square_medium, Square, Medium, false)
+KERNEL_EXPORT(conv2d_square_medium)
+CONV2D(conv2d_square_small, Square, Small, false)
+KERNEL_EXPORT(conv2d_square_small)
+CONV2D(conv2d_square_thin, Square, Thin, false)
+KERNEL_EXPORT(conv2d_square_thin)
+CONV2D(conv2d_square_gather, Square, Small, true)
+KERNEL_EXPORT(conv2d_square_gather)
+CONV2D(conv2d_downsample_wide, Downsample, Wide, false)
+KERNEL_EXPORT(conv2d_downsample_wide)
+CONV2D(conv2d_downsample_small, Downsample, Small, false)
+KERNEL_EXPORT(conv2d_downsample_small)
+CONV2D(conv2d_upsample_large, Upsample, Large, false)
+KERNEL_EXPORT(conv2d_upsample_large)
+CONV2D(conv2d_upsample_medium, Upsample, Medium, false)
+KERNEL_EXPORT(conv2d_upsample_medium)
+CONV2D(conv2d_upsample_small, Upsample, Small, false)
+KERNEL_EXPORT(conv2d_upsample_small)

@@ -1,0 +1,67 @@
+// norm_logits.cu
+// logits[r, v] = Σ_c output[v, c] * rms_norm(x[r])[c]
+//
+//   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; wide: normed (R, C)
+//   types    output, normed: bf16; logits, x, norm and sums: f32
+//   launch   thin_R: ceil(V / 16 or 32) blocks; wide_VxR, behind norm_rows: ceil(R / rows) x ceil(V / columns)
+//            blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   needs    C divisible by 8                                   (checked in backend/cuda/norm_logits.rs)
+//   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * V * 4; floor: these
+//            bytes
+//   matches  graph::ops::norm_logits::twin; tolerance and why: tests/ops/norm_logits.rs
+#include "product.cuh"
+
+struct StoreLogits {
+  static constexpr int MATRICES = 1;
+  float* logits;        // (R, V)
+  uint32_t vocab_size;  // V
+  struct Early {};
+
+  __device__ __forceinline__ Early load(uint32_t, uint32_t) const { return {}; }
+  __device__ __forceinline__ void store(Early, uint32_t r, uint32_t n, const float2 (&y)[1]) const {
+    store_pair(logits + size_t(r) * vocab_size, n, vocab_size, y[0]);
+  }
+};
+
+#define THIN_PARAMETERS                                     \
+  float *logits,                  /* (R, V) */              \
+      const float *x,             /* (R, C) */              \
+      const float *norm,          /* (C) */                 \
+      float eps,                                            \
+      const bf16 *output,         /* (V, C) as fragments */ \
+      uint32_t rows,              /* R */                   \
+      uint32_t vocab_size,        /* V */                   \
+      uint32_t dim                /* C */
+#define THIN_ARGUMENTS logits, x, norm, eps, output, rows, vocab_size, dim
+#define WIDE_PARAMETERS                                     \
+  float *logits,                  /* (R, V) */              \
+      const bf16 *normed,         /* (R, C) */              \
+      const bf16 *output,         /* (V, C) as fragments */ \
+      uint32_t rows,              /* R */                   \
+      uint32_t vocab_size,        /* V */                   \
+      uint32_t dim                /* C */
+#define WIDE_ARGUMENTS logits, normed, output, rows, vocab_size, dim
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin(THIN_PARAMETERS) {
+  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, dim);
+  product_thin<TILES, ROW_TILES, DEPTH>(StoreLogits{logits, vocab_size}, activations, {output}, rows, vocab_size, dim);
+}
+
+template <int... SHAPE>
+__device__ __forceinline__ void wide(WIDE_PARAMETERS) {
+  product_wide<SHAPE...>(StoreLogits{logits, vocab_size}, normed, {output}, rows, vocab_size, dim);
+}
+
+THIN_KERNEL(norm_logits_thin_8, 1, 1, 8, 8)
+KERNEL_EXPORT(norm_logits_thin_8)
+THIN_KERNEL(norm_logits_thin_16, 2, 2, 4, 4)
+KERNEL_EXPORT(norm_logits_thin_16)
+THIN_KERNEL(norm_logits_thin_32, 2, 4, 4, 1)
+KERNEL_EXPORT(norm_logits_thin_32)
+WIDE_KERNEL(norm_logits_wide_64x32, 2, 4, 4, 4, 4)
+KERNEL_EXPORT(norm_logits_wide_64x32)
+WIDE_KERNEL(norm_logits_wide_64x64, 2, 4, 8, 2, 4)
+KERNEL_EXPORT(norm_logits_wide_64x64)
+WIDE_KERNEL(norm_logits_wide_128x128, 1, 8, 16, 2, 3)
+KERNEL_EXPORT(norm_logits_wide_128x128)

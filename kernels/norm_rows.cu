@@ -1,0 +1,46 @@
+// norm_rows.cu
+// normed[r, c] = bf16(bf16(x[r, c] * rstd[r]) * norm[c])     rstd[r] = 1 / sqrt(mean over c of x[r, c]^2 + eps)
+// The input of the products' wide shape, to the bit what their thin shape makes of x on the way.
+//
+//   shapes   normed, x (R, C)   norm (C)
+//   types    normed: bf16; x, norm and sums: f32
+//   launch   ceil(R / 8) blocks of 256 threads
+//   needs    C divisible by 8                                           (checked in backend/cuda/product.rs)
+//   cost     reads R * C * 4 twice, the second time near by, writes R * C * 2; a few microseconds of latency, where
+//            each block of a wide product would read as much
+//   matches  no op of its own: the products' tests
+#include "product.cuh"
+
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
+norm_rows(bf16* normed,        // (R, C)
+          const float* x,      // (R, C)
+          const float* norm,   // (C)
+          float eps,
+          uint32_t rows,       // R
+          uint32_t dim) {      // C
+  grid_dependency_trigger();
+  constexpr int HELD = 8;
+  const Slice slice(dim, threadIdx.x / WARP);
+  NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
+  activations.before_wait(slice);
+  grid_dependency_wait();
+  activations.load(slice.first, slice);
+  activations.prepare(slice);
+
+  const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  for (uint32_t first = slice.first; first < slice.last; first += HELD) {
+    if (first != slice.first) activations.load(first, slice);
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      const uint32_t k = (first + i) * STEP + 2 * t;
+      if (first + i < slice.last && row < rows) {
+        uint32_t b[2];
+        activations.fragment(i, 0, b);
+        bf16* at = normed + size_t(row) * dim + k;
+        *reinterpret_cast<uint32_t*>(at) = b[0];
+        if (k + 8 < dim) *reinterpret_cast<uint32_t*>(at + 8) = b[1];
+      }
+    }
+  }
+}
+KERNEL_EXPORT(norm_rows)

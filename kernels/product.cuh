@@ -1,0 +1,510 @@
+// product.cuh
+// y[r, n] = Σ_k weight[n, k] * input[r, k], the body of every product of a transformer.
+//
+// One order of summation at every number of rows: K is cut into SLICES of whole steps of 16, by K alone; a slice
+// is one chain of tensor-core steps in ascending k that starts from zero; the slices are added in ascending
+// order. A step is mma.m16n8k16 with 16 rows of weights and 8 rows of activations, also where there is but one
+// row: the weights' bytes bound the time, not the arithmetic. Two shapes keep this order, so their bits are equal:
+//
+//   thin   few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices meet in shared
+//          memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
+//          first of them before the wait for the launch before this one. Activations come from L2 in the layout
+//          of the fragments, and are normalized on the way: every block sums up the squares of its rows.
+//   wide   many rows. A warp has a patch of weight rows x activation rows and all of K; weights and activations,
+//          both bf16, come by cp.async through stages in shared memory. Where a norm comes first, norm_rows
+//          (norm_rows.cu) has written its result: each of the N / 128 blocks of a row would read it as f32, twice.
+//
+// Weights are packed as fragments [N / 16][K / 16][lane][8] (backend/cuda/fragments.rs), zeros beyond N and K.
+// An epilogue is a struct: MATRICES (2 where it wants two products of the same input, weight by weight), `Early`
+// with `load(r, n)`, what it reads for columns n and n + 1 of row r, called before the sums are there, and
+// `store(early, r, n, y)`. n is even.
+#pragma once
+
+#include "common.cuh"
+
+constexpr uint32_t SLICES = 8;
+constexpr int PRODUCT_THREADS = SLICES * WARP;
+constexpr uint32_t STEP = 16;         // of K per tensor-core step
+constexpr uint32_t TILE_VECTORS = 32;  // 16-byte vectors of a 16 x 16 tile: one per lane
+
+__device__ __forceinline__ uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+// Pairs of columns n, n + 1 of a row whose width is `width`: aligned where the width is even.
+__device__ __forceinline__ float2 load_pair(const float* row, uint32_t n, uint32_t width) {
+  if (width % 2 == 0) return *reinterpret_cast<const float2*>(row + n);
+  return make_float2(row[n], n + 1 < width ? row[n + 1] : 0.0f);
+}
+
+__device__ __forceinline__ void store_pair(float* row, uint32_t n, uint32_t width, float2 y) {
+  if (width % 2 == 0) {
+    *reinterpret_cast<float2*>(row + n) = y;
+  } else {
+    row[n] = y.x;
+    if (n + 1 < width) row[n + 1] = y.y;
+  }
+}
+
+__device__ __forceinline__ void store_pair(bf16* row, uint32_t n, uint32_t width, float2 y) {
+  if (width % 2 == 0) {
+    *reinterpret_cast<uint32_t*>(row + n) = pack_bf16(y.x, y.y);
+  } else {
+    row[n] = from_float<bf16>(y.x);
+    if (n + 1 < width) row[n + 1] = from_float<bf16>(y.y);
+  }
+}
+
+// The steps of K that a warp of the thin shape has.
+struct Slice {
+  uint32_t first, last;
+  __device__ __forceinline__ Slice(uint32_t depth, uint32_t slice) {
+    const uint32_t steps = ceil_div(depth, STEP), per_slice = ceil_div(steps, SLICES);
+    first = min(slice * per_slice, steps);
+    last = min(first + per_slice, steps);
+  }
+};
+
+// ---- activations as B fragments: lane 4 g + t holds of row g the columns 2t, 2t + 1, 2t + 8, 2t + 9 of a step --
+
+// Rows of bf16, as they are.
+template <int ROW_TILES, int STEPS_HELD>
+struct PlainRows {
+  static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
+  const bf16* input;  // (rows, K): the block's rows
+  uint32_t rows;
+  uint32_t depth;     // K; divisible by 8
+  uint32_t raw[HELD][ROW_TILES][2];
+
+  __device__ __forceinline__ PlainRows(const bf16* all, uint32_t all_rows, uint32_t depth)
+      : input(all + size_t(blockIdx.x) * 8 * ROW_TILES * depth),
+        rows(all_rows - blockIdx.x * 8 * ROW_TILES),
+        depth(depth) {}
+
+  // Whatever no launch writes, of the first HELD steps.
+  __device__ __forceinline__ void before_wait(Slice) {}
+
+  // Steps first .. first + HELD - 1, zeros beyond the slice, K and R.
+  __device__ __forceinline__ void load(uint32_t first, Slice slice) {
+    const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      const uint32_t k = (first + i) * STEP + 2 * t;
+#pragma unroll
+      for (int tile = 0; tile < ROW_TILES; tile++) {
+        const uint32_t row = tile * 8 + g;
+        const bool some = first + i < slice.last && row < rows;
+        const bf16* at = input + size_t(row) * depth + k;
+        raw[i][tile][0] = some ? *reinterpret_cast<const uint32_t*>(at) : 0;
+        raw[i][tile][1] = some && k + 8 < depth ? *reinterpret_cast<const uint32_t*>(at + 8) : 0;
+      }
+    }
+  }
+
+  // Once, by the whole block, after the first load.
+  __device__ __forceinline__ void prepare(Slice) {}
+
+  __device__ __forceinline__ void fragment(int i, int tile, uint32_t (&b)[2]) const {
+    b[0] = raw[i][tile][0];
+    b[1] = raw[i][tile][1];
+  }
+};
+
+// Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm).
+template <int ROW_TILES, int STEPS_HELD>
+struct NormedRows {
+  static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
+  const float* x;     // (rows, K): the block's rows
+  const float* norm;  // (K)
+  float eps;
+  uint32_t rows;
+  uint32_t depth;  // K; divisible by 8
+  float2 raw[HELD][ROW_TILES][2];
+  float2 scale[HELD][2];
+  float rstd[ROW_TILES];
+
+  __device__ __forceinline__ NormedRows(const float* all, const float* norm, float eps, uint32_t all_rows,
+                                        uint32_t depth)
+      : x(all + size_t(blockIdx.x) * 8 * ROW_TILES * depth),
+        norm(norm),
+        eps(eps),
+        rows(all_rows - blockIdx.x * 8 * ROW_TILES),
+        depth(depth) {}
+
+  __device__ __forceinline__ void before_wait(Slice slice) { load_norm(slice.first, slice); }
+
+  __device__ __forceinline__ void load_norm(uint32_t first, Slice slice) {
+    const uint32_t t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      const uint32_t k = (first + i) * STEP + 2 * t;
+      const bool some = first + i < slice.last;
+      const float2 zero = make_float2(0.0f, 0.0f);
+      scale[i][0] = some ? *reinterpret_cast<const float2*>(norm + k) : zero;
+      scale[i][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(norm + k + 8) : zero;
+    }
+  }
+
+  template <int COUNT>
+  __device__ __forceinline__ void load_x(float2 (&to)[COUNT][ROW_TILES][2], uint32_t first, Slice slice) const {
+    const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+      const uint32_t k = (first + i) * STEP + 2 * t;
+#pragma unroll
+      for (int tile = 0; tile < ROW_TILES; tile++) {
+        const uint32_t row = tile * 8 + g;
+        const bool some = first + i < slice.last && row < rows;
+        const float2 zero = make_float2(0.0f, 0.0f);
+        const float* at = x + size_t(row) * depth + k;
+        to[i][tile][0] = some ? *reinterpret_cast<const float2*>(at) : zero;
+        to[i][tile][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(at + 8) : zero;
+      }
+    }
+  }
+
+  // The first group's norm weights are there already.
+  __device__ __forceinline__ void load(uint32_t first, Slice slice) {
+    load_x(raw, first, slice);
+    if (first != slice.first) load_norm(first, slice);
+  }
+
+  template <int COUNT>
+  static __device__ __forceinline__ void add_squares(float (&sums)[ROW_TILES],
+                                                     const float2 (&of)[COUNT][ROW_TILES][2]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+      for (int tile = 0; tile < ROW_TILES; tile++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          sums[tile] = __fmaf_rn(of[i][tile][half].x, of[i][tile][half].x, sums[tile]);
+          sums[tile] = __fmaf_rn(of[i][tile][half].y, of[i][tile][half].y, sums[tile]);
+        }
+      }
+    }
+  }
+
+  // rstd of the lane's rows. The squares are summed up in one order too: a chain per lane over the slice, the
+  // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit.
+  __device__ __forceinline__ void prepare(Slice slice) {
+    SMEM_ARRAY(float, squares, [SLICES][8 * ROW_TILES]);
+    const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
+    float sums[ROW_TILES] = {};
+    add_squares(sums, raw);
+    constexpr int MORE = 4 / ROW_TILES;  // registers: the weights are on their way into half of them
+    for (uint32_t first = slice.first + HELD; first < slice.last; first += MORE) {
+      float2 more[MORE][ROW_TILES][2];
+      load_x(more, first, slice);
+      add_squares(sums, more);
+    }
+#pragma unroll
+    for (int tile = 0; tile < ROW_TILES; tile++) {
+      sums[tile] += __shfl_xor_sync(ALL_LANES, sums[tile], 1);
+      sums[tile] += __shfl_xor_sync(ALL_LANES, sums[tile], 2);
+      if (threadIdx.x % 4 == 0) squares[warp][tile * 8 + g] = sums[tile];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int tile = 0; tile < ROW_TILES; tile++) {
+      float sum = 0.0f;
+#pragma unroll
+      for (uint32_t s = 0; s < SLICES; s++) sum += squares[s][tile * 8 + g];
+      rstd[tile] = __frsqrt_rn(__fadd_rn(__fdiv_rn(sum, static_cast<float>(depth)), eps));
+    }
+  }
+
+  __device__ __forceinline__ void fragment(int i, int tile, uint32_t (&b)[2]) const {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float2 v = raw[i][tile][half], w = scale[i][half];
+      const float2 n = unpack_bf16(pack_bf16(__fmul_rn(v.x, rstd[tile]), __fmul_rn(v.y, rstd[tile])));
+      b[half] = pack_bf16(__fmul_rn(n.x, w.x), __fmul_rn(n.y, w.y));
+    }
+  }
+};
+
+// ---- thin -------------------------------------------------------------------------------------------------
+
+// Columns of y that a block of TILES weight tiles makes.
+template <class Epilogue, int TILES>
+constexpr uint32_t COLUMNS = 16 * TILES / Epilogue::MATRICES;
+
+// Blocks of PRODUCT_THREADS, x: blocks of 8 * ROW_TILES rows, so that blocks with the same weights run at the same
+// time, y: blocks of COLUMNS of y. `input` holds the rows from the block's first on.
+template <int TILES, int ROW_TILES, int DEPTH, class Epilogue, class Input>
+__device__ __forceinline__ void product_thin(const Epilogue& epilogue,
+                                             Input& input,
+                                             const bf16* const (&weights)[Epilogue::MATRICES],
+                                             uint32_t rows,     // R
+                                             uint32_t width,    // N, of each matrix
+                                             uint32_t depth) {  // K
+  constexpr int HELD = Input::HELD;
+  static_assert(DEPTH % HELD == 0, "whole groups");
+  constexpr int TILES_EACH = TILES / Epilogue::MATRICES;
+  constexpr uint32_t PAIRS = COLUMNS<Epilogue, TILES> / 2;
+  constexpr uint32_t OUTPUTS = PAIRS * 8 * ROW_TILES;
+  constexpr uint32_t ITEMS = (OUTPUTS + PRODUCT_THREADS - 1) / PRODUCT_THREADS;
+  // A stride of 20 keeps the four lanes of a row in banks of their own.
+  constexpr uint32_t STRIDE = 20;
+  SMEM_ARRAY(float, partial, [SLICES][TILES][8 * ROW_TILES][STRIDE]);
+
+  const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const Slice slice(depth, warp);
+  const uint32_t row_0 = blockIdx.x * 8 * ROW_TILES;
+  const uint32_t steps = ceil_div(depth, STEP), tiles = ceil_div(width, 16);
+  const uint4* from[TILES];
+#pragma unroll
+  for (int tile = 0; tile < TILES; tile++) {
+    // A tile beyond the last is computed from the last one, and not stored.
+    const uint32_t n = min(blockIdx.y * TILES_EACH + tile % TILES_EACH, tiles - 1);
+    from[tile] = reinterpret_cast<const uint4*>(weights[tile / TILES_EACH]) + size_t(n) * steps * TILE_VECTORS + lane;
+  }
+  uint4 ahead[DEPTH][TILES];
+#pragma unroll
+  for (int i = 0; i < DEPTH; i++) {
+    if (slice.first + i < slice.last) {
+#pragma unroll
+      for (int tile = 0; tile < TILES; tile++) {
+        ahead[i][tile] = load_16_stream(from[tile] + size_t(slice.first + i) * TILE_VECTORS);
+      }
+    }
+  }
+  input.before_wait(slice);
+  grid_dependency_wait();
+
+  input.load(slice.first, slice);
+  typename Epilogue::Early early[ITEMS] = {};
+#pragma unroll
+  for (uint32_t item = 0; item < ITEMS; item++) {
+    const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
+    const uint32_t r = output / PAIRS, n = blockIdx.y * COLUMNS<Epilogue, TILES> + output % PAIRS * 2;
+    if (output < OUTPUTS && row_0 + r < rows && n < width) early[item] = epilogue.load(row_0 + r, n);
+  }
+  input.prepare(slice);
+
+  float sums[TILES][ROW_TILES][4] = {};
+  for (uint32_t base = slice.first; base < slice.last; base += DEPTH) {
+#pragma unroll
+    for (int i = 0; i < DEPTH; i++) {
+      const uint32_t step = base + i;
+      if (step < slice.last) {
+        uint32_t b[ROW_TILES][2];
+#pragma unroll
+        for (int row = 0; row < ROW_TILES; row++) input.fragment(i % HELD, row, b[row]);
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+          const uint32_t a[4] = {ahead[i][tile].x, ahead[i][tile].y, ahead[i][tile].z, ahead[i][tile].w};
+          if (step + DEPTH < slice.last) {
+            ahead[i][tile] = load_16_stream(from[tile] + size_t(step + DEPTH) * TILE_VECTORS);
+          }
+#pragma unroll
+          for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
+        }
+        if (i % HELD == HELD - 1 && step + 1 < slice.last) input.load(step + 1, slice);
+      }
+    }
+  }
+
+  const uint32_t g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+    for (int row = 0; row < ROW_TILES; row++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        partial[warp][tile][row * 8 + 2 * t + e % 2][g + e / 2 * 8] = sums[tile][row][e];
+      }
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (uint32_t item = 0; item < ITEMS; item++) {
+    const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
+    const uint32_t r = output / PAIRS, column = output % PAIRS * 2;
+    const uint32_t n = blockIdx.y * COLUMNS<Epilogue, TILES> + column;
+    if (output < OUTPUTS && row_0 + r < rows && n < width) {
+      float2 y[Epilogue::MATRICES];
+#pragma unroll
+      for (int matrix = 0; matrix < Epilogue::MATRICES; matrix++) {
+        const uint32_t tile = matrix * TILES_EACH + column / 16;
+        y[matrix] = make_float2(0.0f, 0.0f);
+#pragma unroll
+        for (uint32_t s = 0; s < SLICES; s++) {
+          const float2 v = *reinterpret_cast<const float2*>(&partial[s][tile][r][column % 16]);
+          y[matrix].x += v.x;
+          y[matrix].y += v.y;
+        }
+      }
+      epilogue.store(early[item], row_0 + r, n, y);
+    }
+  }
+}
+
+// ---- wide -------------------------------------------------------------------------------------------------
+
+constexpr int STAGE_STEPS = 4;                                  // steps of K in a stage
+constexpr uint32_t STAGE_DEPTH = STAGE_STEPS * STEP;            // of K: a row of activations is 128 bytes
+constexpr uint32_t STAGE_UNITS = STAGE_DEPTH / 8;               // 16-byte units of it
+
+// Blocks as for the thin shape. Dynamic shared memory: the stages, or what is stored (backend/cuda/product.rs).
+template <int TILES, int ROW_TILES, int WARPS_OVER_TILES, int STAGES, class Epilogue>
+__device__ __forceinline__ void product_wide(const Epilogue& epilogue,
+                                             const bf16* input,  // (R, K)
+                                             const bf16* const (&weights)[Epilogue::MATRICES],
+                                             uint32_t rows,      // R
+                                             uint32_t width,     // N, of each matrix
+                                             uint32_t depth) {   // K
+  constexpr int TILES_EACH = TILES / Epilogue::MATRICES;
+  constexpr uint32_t ROWS = 8 * ROW_TILES;
+  constexpr int MINE = TILES / WARPS_OVER_TILES;                              // a warp's weight tiles
+  constexpr int MY_ROW_TILES = ROW_TILES * WARPS_OVER_TILES / int(SLICES);    // and its row tiles
+  static_assert(MINE >= 1 && MY_ROW_TILES >= 2 && MY_ROW_TILES % 2 == 0, "ldmatrix brings two row tiles");
+  constexpr uint32_t WEIGHT_BYTES = TILES * STAGE_STEPS * TILE_VECTORS * 16;
+  constexpr uint32_t STAGE_BYTES = WEIGHT_BYTES + ROWS * STAGE_DEPTH * 2;
+  DYN_SMEM(shared);
+
+  const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const uint32_t row_0 = blockIdx.x * ROWS;
+  const uint32_t steps = ceil_div(depth, STEP), per_slice = ceil_div(steps, SLICES);
+  const uint32_t tiles = ceil_div(width, 16), stages = ceil_div(steps, uint32_t(STAGE_STEPS));
+
+  // Weights of a stage as they lie: [tile][step][lane].
+  auto copy_weights = [&](uint32_t stage) {
+    unsigned char* to = shared + stage % STAGES * STAGE_BYTES;
+    constexpr uint32_t VECTORS = STAGE_STEPS * TILE_VECTORS;
+#pragma unroll
+    for (uint32_t unit = threadIdx.x; unit < TILES * VECTORS; unit += PRODUCT_THREADS) {
+      const uint32_t tile = unit / VECTORS, vector = unit % VECTORS, step = stage * STAGE_STEPS + vector / WARP;
+      const uint32_t n = blockIdx.y * TILES_EACH + tile % TILES_EACH;
+      const bool some = n < tiles && step < steps;
+      const size_t at = some ? (size_t(n) * steps + stage * STAGE_STEPS) * TILE_VECTORS + vector : 0;
+      const bf16* matrix = tile < TILES_EACH ? weights[0] : weights[Epilogue::MATRICES - 1];
+      cp_async_16(to + unit * 16, reinterpret_cast<const uint4*>(matrix) + at, some ? 16 : 0);
+    }
+  };
+  // Activations of a stage: a row is eight units of 16 bytes, unit u of row r in the place u ^ r % 8, so that
+  // ldmatrix finds the same unit of eight rows in eight different places.
+  auto copy_input = [&](uint32_t stage) {
+    unsigned char* to = shared + stage % STAGES * STAGE_BYTES + WEIGHT_BYTES;
+#pragma unroll
+    for (uint32_t i = threadIdx.x; i < ROWS * STAGE_UNITS; i += PRODUCT_THREADS) {
+      const uint32_t row = i / STAGE_UNITS, unit = i % STAGE_UNITS, k = stage * STAGE_DEPTH + unit * 8;
+      const bool some = row_0 + row < rows && k < depth;
+      const bf16* at = some ? input + size_t(row_0 + row) * depth + k : input;
+      cp_async_16(to + (row * STAGE_UNITS + (unit ^ row % 8)) * 16, at, some ? 16 : 0);
+    }
+  };
+
+  for (uint32_t stage = 0; stage < STAGES - 1; stage++) {
+    if (stage < stages) copy_weights(stage);
+  }
+  grid_dependency_wait();
+  for (uint32_t stage = 0; stage < STAGES - 1; stage++) {
+    if (stage < stages) copy_input(stage);
+    cp_async_commit();  // the first group has the weights of all these stages
+  }
+
+  const uint32_t my_tile = warp % WARPS_OVER_TILES * MINE, my_row = warp / WARPS_OVER_TILES * MY_ROW_TILES * 8;
+  // Of each two row tiles: their first eight rows, columns 0..7 and 8..15 of a step, then their last eight.
+  const uint32_t matrix_row = my_row + lane / 16 * 8 + lane % 8, matrix_unit = lane / 8 % 2;
+  float totals[MINE][MY_ROW_TILES][4] = {};
+  float sums[MINE][MY_ROW_TILES][4] = {};
+  auto close_slice = [&]() {
+#pragma unroll
+    for (int tile = 0; tile < MINE; tile++) {
+#pragma unroll
+      for (int row = 0; row < MY_ROW_TILES; row++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          totals[tile][row][e] += sums[tile][row][e];
+          sums[tile][row][e] = 0.0f;
+        }
+      }
+    }
+  };
+  uint32_t slice_end = per_slice;
+  for (uint32_t stage = 0; stage < stages; stage++) {
+    cp_async_wait<STAGES - 2>();
+    __syncthreads();  // all have this stage, and have done with the one before it, whose place is taken now
+    if (stage + STAGES - 1 < stages) {
+      copy_weights(stage + STAGES - 1);
+      copy_input(stage + STAGES - 1);
+    }
+    cp_async_commit();
+    const unsigned char* a_stage = shared + stage % STAGES * STAGE_BYTES;
+    const unsigned char* b_stage = a_stage + WEIGHT_BYTES;
+#pragma unroll
+    for (int i = 0; i < STAGE_STEPS; i++) {
+      const uint32_t step = stage * STAGE_STEPS + i;
+      if (step >= steps) break;
+      if (step == slice_end) {
+        close_slice();
+        slice_end += per_slice;
+      }
+      uint32_t b[MY_ROW_TILES][2];
+#pragma unroll
+      for (int pair = 0; pair < MY_ROW_TILES / 2; pair++) {
+        const uint32_t row = matrix_row + pair * 16, unit = i * 2 + matrix_unit;
+        uint32_t r[4];
+        ldmatrix_x4(r, b_stage + (row * STAGE_UNITS + (unit ^ row % 8)) * 16);
+        b[2 * pair][0] = r[0], b[2 * pair][1] = r[1];
+        b[2 * pair + 1][0] = r[2], b[2 * pair + 1][1] = r[3];
+      }
+#pragma unroll
+      for (int tile = 0; tile < MINE; tile++) {
+        const uint4 v = load_16(a_stage + (((my_tile + tile) * STAGE_STEPS + i) * TILE_VECTORS + lane) * 16);
+        const uint32_t a[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int row = 0; row < MY_ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
+      }
+    }
+  }
+  close_slice();
+  cp_async_wait<0>();
+  __syncthreads();  // the stages are free
+
+  // Through shared memory, so that a row's columns are stored side by side. 4 floats more than a multiple of 32
+  // keep the lanes of a fragment in banks of their own.
+  constexpr uint32_t STRIDE = 16 * TILES + 4;
+  constexpr uint32_t PAIRS = COLUMNS<Epilogue, TILES> / 2;
+  float* stored = reinterpret_cast<float*>(shared);
+  const uint32_t g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int tile = 0; tile < MINE; tile++) {
+#pragma unroll
+    for (int row = 0; row < MY_ROW_TILES; row++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const uint32_t r = my_row + row * 8 + 2 * t + e % 2, column = (my_tile + tile) * 16 + g + e / 2 * 8;
+        stored[r * STRIDE + column] = totals[tile][row][e];
+      }
+    }
+  }
+  __syncthreads();
+  for (uint32_t output = threadIdx.x; output < ROWS * PAIRS; output += PRODUCT_THREADS) {
+    const uint32_t r = output / PAIRS, column = output % PAIRS * 2;
+    const uint32_t n = blockIdx.y * COLUMNS<Epilogue, TILES> + column;
+    if (row_0 + r < rows && n < width) {
+      const typename Epilogue::Early early = epilogue.load(row_0 + r, n);
+      float2 y[Epilogue::MATRICES];
+#pragma unroll
+      for (int matrix = 0; matrix < Epilogue::MATRICES; matrix++) {
+        y[matrix] = *reinterpret_cast<const float2*>(stored + r * STRIDE + matrix * 16 * TILES_EACH + column);
+      }
+      epilogue.store(early, row_0 + r, n, y);
+    }
+  }
+}
+
+// Instances: a kernel file defines THIN_PARAMETERS and WIDE_PARAMETERS, the templates thin and wide with these
+// parameters, and THIN_ARGUMENTS and WIDE_ARGUMENTS, their names. Registers for two blocks on a multiprocessor,
+// but for the widest.
+#define THIN_KERNEL(name, ...)                                                                \
+  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2) name(THIN_PARAMETERS) {    \
+    grid_dependency_trigger();                                                                \
+    thin<__VA_ARGS__>(THIN_ARGUMENTS);                                                        \
+  }
+#define WIDE_KERNEL(name, blocks, ...)                                                        \
+  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, blocks) name(WIDE_PARAMETERS) { \
+    grid_dependency_trigger();                                                                \
+    wide<__VA_ARGS__>(WIDE_ARGUMENTS);                                                        \
+  }

@@ -1,0 +1,225 @@
+//! What the matrix products share: which shape a run takes, and what all of their kernels need.
+//!
+//! Every shape gives the same bits (`kernels/product.cuh`), so the choice is one of time alone. It rests on a
+//! model of how much each multiprocessor must fetch from L2 and compute, not on measurements.
+
+use super::device::{Kernel, Launch};
+use super::fragments;
+use super::kernels;
+use super::lower::{Arrangement, Lowering};
+use crate::graph::{BufferId, Elem, Graph, WeightId};
+
+const THREADS: usize = 256;
+
+/// Rows of a block of `norm_rows`.
+const NORM_ROWS: usize = 8;
+
+/// What a multiprocessor fetches from L2 and multiplies per clock, about, and what another launch costs.
+const BYTES_PER_CLOCK: usize = 48;
+const FMAS_PER_CLOCK: usize = 1024;
+const LAUNCH_CLOCKS: usize = 2500;
+
+/// A kernel of a product, and what one block of it does.
+pub(super) struct Shape {
+    pub kernel: Kernel,
+    /// Rows of weights, of both matrices where there are two.
+    pub weights: usize,
+    /// Rows of activations.
+    pub rows: usize,
+    /// Stages of the pipeline of a wide shape; 0 for a thin one.
+    pub stages: usize,
+}
+
+impl Shape {
+    fn is_wide(&self) -> bool {
+        self.stages > 0
+    }
+
+    /// Dynamic shared memory: the stages of 64 columns in bf16, and in their place, later, the sums.
+    fn shared_bytes(&self) -> usize {
+        let stages = self.stages * (self.weights + self.rows) * 64 * 2;
+        let sums = self.rows * (self.weights + 4) * size_of::<f32>();
+        if self.is_wide() { stages.max(sums) } else { 0 }
+    }
+
+    /// Whether a multiprocessor has room for one block only.
+    fn is_alone(&self) -> bool {
+        self.weights * self.rows >= 128 * 128
+    }
+}
+
+/// The shapes of a product with these kernels: three thin ones of 8, 16 and 32 rows, the first with
+/// `thin_weights` rows of weights, and three wide ones of 64 x 32, 64 x 64 and 128 x 128.
+pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 6]) -> [Shape; 6] {
+    let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_128x128] = kernels;
+    [
+        Shape { kernel: thin_8, weights: thin_weights, rows: 8, stages: 0 },
+        Shape { kernel: thin_16, weights: 32, rows: 16, stages: 0 },
+        Shape { kernel: thin_32, weights: 32, rows: 32, stages: 0 },
+        Shape { kernel: wide_64x32, weights: 64, rows: 32, stages: 4 },
+        Shape { kernel: wide_64x64, weights: 64, rows: 64, stages: 4 },
+        Shape { kernel: wide_128x128, weights: 128, rows: 128, stages: 3 },
+    ]
+}
+
+/// The sizes of a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    /// R
+    pub rows: usize,
+    /// N, of each matrix
+    pub width: usize,
+    /// K
+    pub depth: usize,
+    /// 2 where the epilogue wants two products of the same input.
+    pub matrices: usize,
+    /// Whether a norm comes first.
+    pub normed: bool,
+}
+
+impl Product {
+    /// The shape that takes the least time by the model.
+    pub fn choose<'s>(&self, shapes: &'s [Shape; 6], multiprocessors: usize) -> &'s Shape {
+        shapes.iter().min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("there are six")
+    }
+
+    /// Blocks of rows and blocks of columns.
+    fn blocks(&self, shape: &Shape) -> [usize; 2] {
+        [self.rows.div_ceil(shape.rows), (self.width * self.matrices).div_ceil(shape.weights)]
+    }
+
+    fn clocks(&self, shape: &Shape, multiprocessors: usize) -> usize {
+        let elem = if self.normed && !shape.is_wide() { Elem::F32 } else { Elem::Bf16 };
+        let bytes = shape.weights * Elem::Bf16.size() + shape.rows.min(self.rows) * elem.size();
+        let fmas = shape.weights * shape.rows;
+        // In parts of a clock, so that small sizes differ.
+        let block = self.depth * (64 * bytes / BYTES_PER_CLOCK).max(64 * fmas / FMAS_PER_CLOCK) / 64;
+        let blocks = self.blocks(shape).iter().product::<usize>();
+        let all = match shape.is_alone() {
+            true => block * blocks.div_ceil(multiprocessors),
+            false => block * blocks.max(multiprocessors) / multiprocessors,
+        };
+        all + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
+    }
+
+    /// The launch, still without arguments.
+    pub fn launch(&self, shape: &Shape) -> Launch {
+        let [rows, columns] = self.blocks(shape);
+        Launch::new(shape.kernel, [rows, columns, 1], THREADS).shared(shape.shared_bytes())
+    }
+}
+
+/// f32 rows that go through RMSNorm before the product.
+pub(super) struct NormedInput {
+    /// (R, K)
+    pub x: BufferId,
+    /// (K)
+    pub norm: WeightId,
+    pub eps: f32,
+    /// K
+    pub dim: usize,
+}
+
+impl NormedInput {
+    /// The launch with the arguments that stand for the input. A thin shape normalizes the rows itself.
+    pub fn pass(&self, cx: &Lowering<'_>, shape: &Shape, launch: Launch) -> Launch {
+        match shape.is_wide() {
+            true => launch.arg(cx.scratch),
+            false => launch.arg(cx.buffer(self.x)).arg(cx.weight(self.norm)).arg(self.eps),
+        }
+    }
+
+    /// The product's launches: before a wide shape, the rows are normalized.
+    pub fn launches(&self, cx: &Lowering<'_>, shape: &Shape, product: Launch) -> Vec<Launch> {
+        if !shape.is_wide() {
+            return vec![product];
+        }
+        let norm = Launch::new(kernels::NORM_ROWS, [cx.extent.rows.div_ceil(NORM_ROWS), 1, 1], THREADS)
+            .arg(cx.scratch)
+            .arg(cx.buffer(self.x))
+            .arg(cx.weight(self.norm))
+            .arg(self.eps)
+            .size(cx.extent.rows)
+            .size(self.dim);
+        vec![norm, product]
+    }
+
+    /// Room for the normalized rows.
+    pub fn scratch_bytes(&self, graph: &Graph) -> usize {
+        graph.max().rows * self.dim * Elem::Bf16.size()
+    }
+
+    pub fn check(&self, graph: &Graph) -> Result<(), String> {
+        check_weight(graph, self.norm, Elem::F32)?;
+        check_buffer(graph, self.x, Elem::F32)?;
+        check_depth(self.dim)
+    }
+}
+
+/// Rows are read 16 bytes at a time.
+pub(super) fn check_depth(depth: usize) -> Result<(), String> {
+    match depth.is_multiple_of(8) {
+        true => Ok(()),
+        false => Err(format!("needs an input of a width divisible by 8, found {depth}")),
+    }
+}
+
+pub(super) fn check_weight(graph: &Graph, id: WeightId, elem: Elem) -> Result<(), String> {
+    let weight = graph.weight_at(id);
+    match weight.elem == elem {
+        true => Ok(()),
+        false => Err(format!("needs `{}` in {}, found {}", weight.name, elem.name(), weight.elem.name())),
+    }
+}
+
+pub(super) fn check_buffer(graph: &Graph, id: BufferId, elem: Elem) -> Result<(), String> {
+    let buffer = graph.at(id);
+    match buffer.elem == elem {
+        true => Ok(()),
+        false => Err(format!("needs `{}` in {}, found {}", buffer.name, elem.name(), buffer.elem.name())),
+    }
+}
+
+/// A (N, K) weight in the order that the kernels read.
+pub(super) fn fragments_of(weight: WeightId, n: usize, k: usize) -> (WeightId, Arrangement) {
+    (weight, Arrangement::new("fragments", move |values| fragments::pack(values, n, k)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPES: [Shape; 6] = shapes(
+        16,
+        [
+            kernels::NORM_LOGITS_THIN_8,
+            kernels::NORM_LOGITS_THIN_16,
+            kernels::NORM_LOGITS_THIN_32,
+            kernels::NORM_LOGITS_WIDE_64X32,
+            kernels::NORM_LOGITS_WIDE_64X64,
+            kernels::NORM_LOGITS_WIDE_128X128,
+        ],
+    );
+
+    #[test]
+    fn shared_memory_fits_the_smallest_cards() {
+        let bytes: Vec<usize> = SHAPES.iter().map(Shape::shared_bytes).collect();
+        assert_eq!(bytes, [0, 0, 0, 49152, 65536, 98304]);
+        assert!(bytes.iter().all(|&bytes| bytes <= 99 * 1024));
+    }
+
+    #[test]
+    fn few_rows_take_the_smallest_tiles_and_many_the_largest() {
+        let chosen = |rows, width, depth, normed| {
+            let product = Product { rows, width, depth, matrices: 1, normed };
+            product.choose(&SHAPES, 132).kernel.name
+        };
+        for (width, depth, normed) in [(2304, 768, true), (768, 2048, false), (9600, 3200, true), (3200, 8704, false)] {
+            assert_eq!(chosen(2, width, depth, normed), "norm_logits_thin_8");
+        }
+        assert_eq!(chosen(2048, 9600, 3200, true), "norm_logits_wide_128x128");
+        // The norm's own launch is worth it where the tiles are many.
+        assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
+        assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_32");
+    }
+}

@@ -1,0 +1,189 @@
+//! Every op of the models on a device against the CPU: are the kernels right on this card, and how fast?
+//!
+//! A [`Model`] is a graph of released widths, one layer of it where layers are alike. Each of its ops runs alone,
+//! on both executors from the same values, and everything that it left is compared within a rounding model
+//! ([`rules`]). So an op of a new model is tested as soon as the model is listed in [`models`]. The tests send
+//! small models through the same checks with the kernels on the CPU.
+
+mod compare;
+mod models;
+mod rules;
+mod values;
+
+use std::time::Instant;
+
+pub use self::compare::Comparison;
+pub use self::models::{Model, Size, models};
+pub use self::rules::Rule;
+
+use crate::backend::{Executor, Plan};
+use crate::checkpoint::Checkpoint;
+use crate::graph::{Cost, Extent, Graph, Load, Node, Phase};
+use crate::{Error, Result};
+
+/// What became of one op of a model.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The op's name.
+    pub op: &'static str,
+    /// Where it stands in the model: `layers.0.attention.wo`.
+    pub node: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It ran; `comparison` says whether it was right.
+    Ran { comparison: Comparison, seconds: f64, cost: Cost },
+    /// The device has no kernel for it, and why.
+    Missing(String),
+    /// It did not run to its end.
+    Failed(String),
+}
+
+impl Outcome {
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Ran { comparison, .. } => !comparison.is_right(),
+            Self::Missing(_) => false,
+            Self::Failed(_) => true,
+        }
+    }
+}
+
+/// Launches of an op that one replay makes for the clock: what a replay itself costs then hardly counts.
+const LAUNCHES: usize = 16;
+
+/// Replays that are timed, three times over.
+const REPLAYS: usize = 8;
+
+/// Runs every op of the model that is not like one before it, and hands out what became of each.
+///
+/// Errors when the model cannot be laid out; what goes wrong with one op is in its report.
+pub fn check(
+    model: &Model,
+    reference: &dyn Executor,
+    device: &dyn Executor,
+    mut take: impl FnMut(Report) -> Result<()>,
+) -> Result<()> {
+    let expected = model.graph(reference.activations())?;
+    let found = model.graph(device.activations())?;
+    let weights = values::weights(&found);
+    let checks: Vec<Check> = distinct(&found)
+        .into_iter()
+        .map(|node| Check {
+            missing: device.supports(&found, &nodes(&found)[node].op).err(),
+            expected: nodes(&expected)[node].clone(),
+            found: nodes(&found)[node].clone(),
+        })
+        .collect();
+    let lay_out = || Both::new(model, &checks, (reference, &expected), (device, &found), &weights);
+    let mut both = lay_out()?;
+    for (i, check) in checks.iter().enumerate() {
+        let outcome = match &check.missing {
+            Some(why) => Outcome::Missing(why.clone()),
+            None => match both.run(i) {
+                Ok(outcome) => outcome,
+                Err(Error::Device { problem, .. }) => {
+                    // The session went with it; the other ops get a new one.
+                    both = lay_out()?;
+                    Outcome::Failed(problem)
+                }
+                Err(other) => return Err(other),
+            },
+        };
+        let node = &check.found;
+        take(Report { op: node.op.name(), node: node.name.clone(), outcome })?;
+    }
+    Ok(())
+}
+
+/// One op, as it stands in both graphs.
+struct Check {
+    expected: Node,
+    found: Node,
+    /// Why the device cannot run it.
+    missing: Option<String>,
+}
+
+/// All nodes of the graph.
+fn nodes(graph: &Graph) -> Vec<&Node> {
+    graph.phases().iter().flat_map(|phase| &phase.nodes).collect()
+}
+
+/// Numbers of the nodes that differ from all before them in more than names and buffers.
+fn distinct(graph: &Graph) -> Vec<usize> {
+    let load = Load { extent: graph.max(), keys: 1 };
+    let kind = |node: &Node| (node.op.name(), rules::variant(&node.op), node.op.cost(graph, &load));
+    let mut seen = Vec::new();
+    let all = nodes(graph);
+    (0..all.len())
+        .filter(|&i| {
+            let new = !seen.contains(&kind(all[i]));
+            seen.push(kind(all[i]));
+            new
+        })
+        .collect()
+}
+
+/// A model on both executors.
+struct Both<'a> {
+    model: &'a Model,
+    checks: &'a [Check],
+    expected: Box<dyn Plan>,
+    found: Box<dyn Plan>,
+    extent: Extent,
+}
+
+impl<'a> Both<'a> {
+    /// Two phases per node on the device: itself alone, and many of it for the clock; one on the reference.
+    fn new(
+        model: &'a Model,
+        checks: &'a [Check],
+        (reference, expected): (&dyn Executor, &Graph),
+        (device, found): (&dyn Executor, &Graph),
+        weights: &Checkpoint,
+    ) -> Result<Self> {
+        let phase = |node: &Node, times: usize| Phase { name: node.name.clone(), nodes: vec![node.clone(); times] };
+        let alone = checks.iter().map(|check| phase(&check.expected, 1)).collect();
+        let twice = checks.iter().flat_map(|check| {
+            let times = if check.missing.is_none() { [1, LAUNCHES] } else { [0, 0] };
+            times.map(|times| phase(&check.found, times))
+        });
+        Ok(Self {
+            model,
+            checks,
+            extent: found.max(),
+            expected: reference.plan(expected.with_phases(alone).into(), weights)?,
+            found: device.plan(found.with_phases(twice.collect()).into(), weights)?,
+        })
+    }
+
+    /// Runs one node on both from the same values, compares, and takes its time on the device.
+    fn run(&mut self, i: usize) -> Result<Outcome> {
+        let op = &self.checks[i].found.op;
+        values::fill(self.model, i as u64, self.expected.as_mut(), self.found.as_mut())?;
+        let before = values::read(self.expected.as_mut())?;
+        let phase = self.expected.graph().phase_id(i);
+        self.expected.run(phase, self.extent)?;
+        let phases = [2 * i, 2 * i + 1].map(|phase| self.found.graph().phase_id(phase));
+        self.found.run(phases[0], self.extent)?;
+        let (expected, found) = (values::read(self.expected.as_mut())?, values::read(self.found.as_mut())?);
+        let comparison = compare::compare(&Rule::of(op), &before, &expected, &found);
+
+        let mut times = [0.0; 3];
+        for time in &mut times {
+            // What the ops move on begins anew, and the first replay goes into recording.
+            values::fill_tables(self.model, self.found.as_mut())?;
+            self.found.replay(phases[1], self.extent, 1)?;
+            self.found.wait()?;
+            let started = Instant::now();
+            self.found.replay(phases[1], self.extent, REPLAYS)?;
+            self.found.wait()?;
+            *time = started.elapsed().as_secs_f64() / (REPLAYS * LAUNCHES) as f64;
+        }
+        times.sort_by(f64::total_cmp);
+        let cost = op.cost(self.found.graph(), &self.model.load());
+        Ok(Outcome::Ran { comparison, seconds: times[1], cost })
+    }
+}

@@ -1,0 +1,182 @@
+//! The graphs whose ops are checked.
+
+use super::values::Random;
+use crate::Result;
+use crate::config::{Condition, GptConfig, PRESETS, VqConfig};
+use crate::graph::{Draw, Elem, Extent, Graph, Load, NO_ROW, Row};
+use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+
+/// Which models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Small enough for kernels that run on a CPU.
+    Small,
+    /// The released ones.
+    Released,
+}
+
+/// A model of which a few pictures are under way.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// For people: `GPT-B, 2 rows`.
+    pub name: String,
+    kind: Kind,
+    /// Pictures at once.
+    pictures: usize,
+    /// (down, across) codes of a picture.
+    latent: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Gpt(GptConfig),
+    Decoder(VqConfig),
+    Encoder(VqConfig),
+}
+
+/// The models of a size.
+pub fn models(size: Size) -> Vec<Model> {
+    let gpt = |name: &str, config: GptConfig, pictures: usize, latent: usize| Model {
+        name: format!("GPT-{name}, {} rows", 2 * pictures),
+        kind: Kind::Gpt(GptConfig { n_layer: 1, ..config }),
+        pictures,
+        latent,
+    };
+    let vq = |name: &str, kind: Kind, latent: usize| Model { name: name.into(), kind, pictures: 1, latent };
+    match size {
+        Size::Small => {
+            let condition = Condition::Class { num_classes: 10 };
+            let config = |dim, n_head| GptConfig {
+                dim,
+                n_head,
+                hidden_dim: 2 * dim,
+                vocab_size: 256,
+                ..GptConfig::of_preset(&PRESETS[0], condition.clone())
+            };
+            let tokenizer = VqConfig {
+                codebook_size: 64,
+                z_channels: 32,
+                ch: 32,
+                num_res_blocks: 1,
+                ..VqConfig::released(&[1, 2])
+            };
+            vec![
+                gpt("of head_dim 64", config(128, 2), 1, 4),
+                gpt("of head_dim 100", config(200, 2), 3, 4),
+                vq("VQ decoder", Kind::Decoder(tokenizer.clone()), 4),
+                vq("VQ encoder", Kind::Encoder(tokenizer), 4),
+            ]
+        }
+        Size::Released => {
+            let condition = Condition::Class { num_classes: 1000 };
+            let names = ["B", "L", "XL", "XXL", "3B"];
+            let presets = PRESETS.iter().filter(|preset| names.contains(&preset.name));
+            let mut models = Vec::new();
+            for preset in presets {
+                let config = GptConfig::of_preset(preset, condition.clone());
+                models.extend([1, 8].map(|pictures| gpt(preset.name, config.clone(), pictures, 24)));
+                if preset.dim <= 1280 {
+                    models.push(gpt(preset.name, config, 64, 16));
+                }
+            }
+            let tokenizer = VqConfig::released(&[1, 1, 2, 2, 4]);
+            for (side, latent) in [(256, 16), (384, 24)] {
+                models.push(vq(&format!("VQ-16 decoder, {side} px"), Kind::Decoder(tokenizer.clone()), latent));
+            }
+            models.push(vq("VQ-16 encoder, 256 px", Kind::Encoder(tokenizer), 16));
+            models
+        }
+    }
+}
+
+impl Model {
+    /// Its graph, of one phase.
+    pub(super) fn graph(&self, activations: Elem) -> Result<Graph> {
+        let latent = (self.latent, self.latent);
+        match &self.kind {
+            Kind::Gpt(config) => {
+                let rows = 2 * self.pictures;
+                let shape = GptShape {
+                    latent_size: self.latent,
+                    slots: rows,
+                    rows,
+                    pictures: self.pictures,
+                    precision: Elem::Bf16,
+                    activations,
+                };
+                Ok(GptGraph::new(config, &shape).graph)
+            }
+            Kind::Decoder(config) => {
+                Ok(VqDecoder::build(config, latent, self.pictures, Pixels::U8, activations)?.graph)
+            }
+            Kind::Encoder(config) => {
+                let size = latent.0 * config.downsample_size();
+                Ok(VqEncoder::build(config, (size, size), self.pictures, Pixels::U8, activations)?.graph)
+            }
+        }
+    }
+
+    /// Codes of a picture, and the codes that there are.
+    fn codes(&self) -> (usize, usize) {
+        let count = match &self.kind {
+            Kind::Gpt(config) => config.vocab_size,
+            Kind::Decoder(config) | Kind::Encoder(config) => config.codebook_size,
+        };
+        (self.latent * self.latent, count)
+    }
+
+    /// What a run carries, for the cost.
+    pub(super) fn load(&self) -> Load {
+        let extent = match self.kind {
+            Kind::Gpt(_) => Extent { rows: 2 * self.pictures, draws: self.pictures },
+            _ => Extent { rows: self.pictures, draws: 0 },
+        };
+        let rows = self.rows();
+        let keys = rows.iter().map(|row| row.position as usize + 1).sum::<usize>() / rows.len().max(1);
+        Load { extent, keys }
+    }
+
+    /// A code for a buffer of them.
+    pub(super) fn code(&self, random: &mut Random) -> u32 {
+        random.below(self.codes().1) as u32
+    }
+
+    /// The rows: one picture at its condition, one at its first token, the others between there and the last.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let (tokens, vocab_size) = self.codes();
+        let row = |r: usize| {
+            let position = match r / 2 {
+                0 => tokens / 2,
+                1 => 0,
+                2 => 1,
+                3 => tokens - 1,
+                picture => picture * 7919 % tokens,
+            };
+            // At the condition a token is a class; 5 is one of every model.
+            let token = if position == 0 { 5 } else { (r * 31) % vocab_size };
+            Row { slot: r as u32, position: position as u32, token: token as u32, reserved: 0 }
+        };
+        (0..2 * self.pictures).map(row).collect()
+    }
+
+    /// The draws: guided and not, greedy and not, with several ways of leaving codes out. Token 0, so that there is
+    /// room for every run of the clock.
+    pub(super) fn draws(&self) -> Vec<Draw> {
+        let vocab_size = self.codes().1 as u32;
+        let draw = |i: usize| Draw {
+            seed: 7,
+            image: i as u64,
+            cond_row: 2 * i as u32,
+            uncond_row: if i % 3 == 2 { NO_ROW } else { 2 * i as u32 + 1 },
+            token: 0,
+            picture: i as u32,
+            cfg_scale: 1.5 + i as f32 / 4.0,
+            temperature: if i % 4 == 3 { 0.5 } else { 1.0 },
+            top_p: if i % 5 == 4 { 0.9 } else { 1.0 },
+            top_k: if i % 2 == 0 { vocab_size.min(2000) } else { vocab_size },
+            greedy: (i % 7 == 6).into(),
+            reserved: [0; 3],
+        };
+        (0..self.pictures).map(draw).collect()
+    }
+}
