@@ -62,6 +62,15 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// GELU by its tanh form: x / 2 * (1 + tanh(sqrt(2 / π) * (x + 0.044715 x^3))), which is x * sigmoid of twice
+/// the tanh's argument.
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    // 2 sqrt(2 / π), and that times 0.044715.
+    let twice = x * (x * x).mul_add(0.071_354_82, 1.595_769_2);
+    x / (1.0 + exp(-twice))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +110,21 @@ mod tests {
             let error = relative(ln_1m(u), (-f64::from(u)).ln_1p());
             assert!(error < 4.0 * f64::from(f32::EPSILON), "ln_1m({u:e}): relative error {error:e}");
         }
+    }
+
+    #[test]
+    fn gelu_matches() {
+        for i in -3000..3000 {
+            let x = i as f32 * 0.01;
+            let wide = f64::from(x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044715 * wide.powi(3));
+            let expected = 0.5 * wide * (1.0 + inner.tanh());
+            // The exponent's two roundings grow with it; where it is large, so is what it divides by.
+            let allowed = 4.0 * f64::from(f32::EPSILON) * wide.abs();
+            assert!((f64::from(gelu_tanh(x)) - expected).abs() <= allowed, "gelu_tanh({x})");
+        }
+        assert_eq!([gelu_tanh(0.0), gelu_tanh(1e30)], [0.0, 1e30]);
+        assert!(gelu_tanh(-1e4).abs() < 1e-30);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use smalti::backend::cpu::CpuExecutor;
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Request, Session};
+use smalti::generate::{Conditioning, Request, Session};
 use smalti::graph::Elem;
 use smalti::models::GptShape;
 
@@ -42,10 +42,10 @@ fn a_token_allocates_nothing() {
         GptShape { latent_size: 6, slots: 6, rows: 6, pictures: 3, precision: Elem::Bf16, activations: Elem::F32 };
     let mut session = Session::new(&CpuExecutor::new(2), &checkpoint, &config, &shape).unwrap();
     // Filters that sort, so that their scratch is counted too.
-    let options = GenerationOptions { top_k: 100, top_p: 0.9, ..Default::default() };
+    let options = GenerationOptions { top_k: Some(100), top_p: 0.9, ..Default::default() };
     let sampling = options.validate(config.vocab_size).unwrap();
     for image in 0..3 {
-        assert!(session.start(image, &Request { class: 1, image, sampling }).unwrap());
+        assert!(session.start(image, &Request { condition: Conditioning::Class(1), image, sampling }).unwrap());
     }
     session.advance(1).unwrap(); // writes the tables
     let mut count = |tokens: usize| {

@@ -20,7 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
     ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
-    ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models"]),
+    ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),
 ];
 
 /// Rooms that see what a user of the crate sees: public modules, and nothing that is `pub(crate)`.

@@ -8,7 +8,7 @@ use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Request, Session, generate, generate_each};
+use smalti::generate::{Conditioning, Request, Session, generate, generate_each};
 use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 use smalti::{Error, Result};
@@ -27,7 +27,8 @@ fn session(executor: &dyn Executor, model: &(Checkpoint, GptConfig), latent_size
 
 fn codes(session: &mut Session, options: &GenerationOptions) -> Result<Vec<Vec<u32>>> {
     let sampling = options.validate(256).expect("valid options");
-    let requests: Vec<Request> = (0..3).map(|image| Request { class: 5, image, sampling }).collect();
+    let requests: Vec<Request> =
+        (0..3).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
     generate(session, &requests, |_| true)
 }
 
@@ -74,7 +75,8 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
     let model = open();
     let options = GenerationOptions::default();
     let sampling = options.validate(256).expect("valid options");
-    let requests: Vec<Request> = (0..5).map(|image| Request { class: 5, image, sampling }).collect();
+    let requests: Vec<Request> =
+        (0..5).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
     let expected = generate(&mut session(&CpuExecutor::new(1), &model, 6), &requests, |_| true).expect("codes");
 
     let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();

@@ -27,6 +27,8 @@ fn every_golden_case() {
         let expected = common::read_expected(&folder.join("expected.safetensors"));
         match meta["kind"].as_str() {
             Some("c2i") => golden_cases::gpt::check(&name, &folder, &meta, &expected),
+            Some("t2i") => golden_cases::t2i::check(&name, &folder, &meta, &expected),
+            Some("t5") => golden_cases::t5::check(&name, &folder, &meta, &expected),
             Some("vq") => golden_cases::vq::check(&name, &folder, &meta, &expected),
             Some(kind) => common::report(&format!("skipped: golden case {name}: kind `{kind}` is not implemented yet")),
             None => panic!("{name}: meta.json has no kind"),

@@ -18,19 +18,33 @@ mod embed;
 mod group_norm_stats;
 #[path = "ops/harness.rs"]
 mod harness;
+#[path = "ops/linear.rs"]
+mod linear;
 #[path = "ops/linear_residual.rs"]
 mod linear_residual;
 #[path = "ops/nearest_code.rs"]
 mod nearest_code;
+#[path = "ops/norm_gated_gelu.rs"]
+mod norm_gated_gelu;
+#[path = "ops/norm_linear.rs"]
+mod norm_linear;
 #[path = "ops/norm_logits.rs"]
 mod norm_logits;
 #[path = "ops/norm_qkv_rope.rs"]
 mod norm_qkv_rope;
+#[path = "ops/norm_rows.rs"]
+mod norm_rows;
 #[path = "ops/norm_swiglu.rs"]
 mod norm_swiglu;
 #[path = "ops/pixels_to_input.rs"]
 mod pixels_to_input;
+#[path = "ops/prefix_mean.rs"]
+mod prefix_mean;
 #[path = "ops/sample.rs"]
 mod sample;
+#[path = "ops/set_prefix.rs"]
+mod set_prefix;
 #[path = "ops/spatial_attention.rs"]
 mod spatial_attention;
+#[path = "ops/text_attention.rs"]
+mod text_attention;

@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --example random_checkpoint -- B --out gpt-b.safetensors
 //! cargo run --release --example random_checkpoint -- vq-16 --dtype f32 --out vq-16.safetensors
+//! cargo run --release --example random_checkpoint -- t5-xl --out t5-xl.safetensors
 //! ```
 
 use std::path::PathBuf;
@@ -11,12 +12,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use smalti::checkpoint::{DType, Entry, write_random};
-use smalti::config::{Condition, GptConfig, ModelConfig, Preset, VqConfig};
+use smalti::config::{Condition, GptConfig, ModelConfig, Preset, T5Config, VqConfig};
 
 /// Writes a checkpoint of random weights with the true shapes of a released model.
 #[derive(Parser)]
 struct Arguments {
-    /// B, L, XL, XXL, XXXL, 1B, 3B, 7B, vq-16 or vq-8.
+    /// B, L, XL, XXL, XXXL, 1B, 3B, 7B, vq-16, vq-8 or t5-xl.
     #[arg(value_parser = model)]
     model: Model,
 
@@ -41,12 +42,14 @@ struct Arguments {
 enum Model {
     Gpt(&'static Preset),
     Vq(VqConfig),
+    T5(T5Config),
 }
 
 fn model(name: &str) -> Result<Model, String> {
     match name.to_ascii_lowercase().as_str() {
         "vq-16" => Ok(Model::Vq(VqConfig::released(&[1, 1, 2, 2, 4]))),
         "vq-8" => Ok(Model::Vq(VqConfig::released(&[1, 2, 2, 4]))),
+        "t5-xl" => Ok(Model::T5(T5Config::xl())),
         _ => Preset::named(name).map(Model::Gpt).ok_or_else(|| "expected a released size".into()),
     }
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match arguments.model {
         Model::Vq(config) => ModelConfig::Vq(config),
+        Model::T5(config) => ModelConfig::T5(config),
         Model::Gpt(preset) => {
             let condition = if arguments.text {
                 Condition::Text { cls_token_num: 120, caption_dim: 2048 }

@@ -1,14 +1,16 @@
-//! Measurements against the floor: what a step or a decode takes beside what its bytes must take.
+//! Measurements against the floor: what a step, a decode or a text takes beside what its bytes must take.
 //!
 //! Weights are random and of the released models' shapes: time does not depend on their values. Bandwidth
 //! is measured in the same rounds as the work, so that both see the machine in the same state.
 
 mod bandwidth;
 mod step;
+mod text;
 mod vq;
 
 pub use bandwidth::ReadBandwidth;
 pub use step::{StepBench, StepReport};
+pub use text::{TextBench, TextReport};
 pub use vq::{VqBench, VqReport};
 
 /// Smallest, median and largest of some times, in seconds.

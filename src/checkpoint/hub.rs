@@ -1,4 +1,5 @@
-//! Reads a folder as the Hub has it: `model.safetensors`, whole or in shards, and `config.json`.
+//! Reads a folder as the Hub has it: `model.safetensors` or `pytorch_model.bin`, whole or in shards, and
+//! `config.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TORCH: &str = "pytorch_model.bin";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const CONFIG: &str = "config.json";
 
 /// JSON files are read whole; a longer one is not what it claims to be.
@@ -23,14 +25,16 @@ pub(super) fn read(folder: &Path, choice: WeightsChoice) -> Result<Contents> {
     let mut contents = if folder.join(SINGLE).is_file() {
         read_file(&folder.join(SINGLE), choice)?
     } else if folder.join(INDEX).is_file() {
-        read_shards(folder, choice)?
+        read_shards(folder, INDEX, choice)?
     } else if folder.join(TORCH).is_file() {
         read_file(&folder.join(TORCH), choice)?
+    } else if folder.join(TORCH_INDEX).is_file() {
+        read_shards(folder, TORCH_INDEX, choice)?
     } else {
         return Err(Error::Format {
             path: folder.to_path_buf(),
             format: "Hub folder",
-            problem: format!("expected {SINGLE}, {INDEX} or {TORCH} in it, found none"),
+            problem: format!("expected {SINGLE} or {TORCH} in it, or the index of one in shards, found none"),
             hint: "name the checkpoint file itself".into(),
         });
     };
@@ -42,8 +46,8 @@ pub(super) fn read(folder: &Path, choice: WeightsChoice) -> Result<Contents> {
 }
 
 /// Reads every shard that the index names and checks that each tensor is where the index says.
-fn read_shards(folder: &Path, choice: WeightsChoice) -> Result<Contents> {
-    let path = folder.join(INDEX);
+fn read_shards(folder: &Path, index: &str, choice: WeightsChoice) -> Result<Contents> {
+    let path = folder.join(index);
     let fault = |problem: String, hint: &str| Error::Format {
         path: path.clone(),
         format: "shard index",

@@ -1,13 +1,17 @@
 //! `smalti bench`: times beside their floors.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::device::{DeviceArgs, Precision};
 use super::progress::Display;
 use super::{plural, tell, wrong_option};
 use crate::Result;
-use crate::bench::{ReadBandwidth, StepBench, VqBench};
-use crate::config::{PRESETS, Preset, VqConfig};
+use crate::bench::{ReadBandwidth, Spread, StepBench, TextBench, VqBench};
+use crate::checkpoint::{Checkpoint, DType, Entry, WeightsChoice, random};
+use crate::config::{ModelConfig, PRESETS, Preset, T5Config, VqConfig};
 
 /// Measure this machine with random weights of the released models' shapes
 #[derive(ClapArgs, Debug)]
@@ -24,6 +28,9 @@ enum What {
     /// The VQ-16 decode of one picture
     #[command(after_help = "Example:\n  smalti bench vq --image-size 256")]
     Vq(VqArgs),
+    /// The encoding of one text by a T5-XL
+    #[command(after_help = "Example:\n  smalti bench text --tokens 20")]
+    Text(TextArgs),
 }
 
 #[derive(ClapArgs, Debug)]
@@ -70,10 +77,31 @@ struct VqArgs {
     device: DeviceArgs,
 }
 
+#[derive(ClapArgs, Debug)]
+struct TextArgs {
+    /// Tokens of the text
+    #[arg(long, default_value_t = 20, value_name = "N", allow_negative_numbers = true)]
+    tokens: usize,
+    /// A T5 encoder to measure; by default random weights of T5-XL's shapes, made in memory
+    #[arg(long, value_name = "PATH")]
+    t5_path: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    precision: Precision,
+    /// Encodings that count
+    #[arg(long, default_value_t = 5, value_name = "N", allow_negative_numbers = true)]
+    rounds: usize,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Step(args) => step(args),
         What::Vq(args) => vq(args),
+        What::Text(args) => text(args),
     }
 }
 
@@ -145,6 +173,33 @@ fn vq(args: &VqArgs) -> Result<()> {
         report.flops as f64 / 1e9,
         report.flops as f64 / 1e9 / report.decode.median
     ))?;
+    Ok(())
+}
+
+fn text(args: &TextArgs) -> Result<()> {
+    check_range("tokens", args.tokens, 4096)?;
+    check_range("rounds", args.rounds, MOST_ROUNDS)?;
+    let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
+    let checkpoint = match &args.t5_path {
+        Some(path) => Checkpoint::open(path, WeightsChoice::Model)?,
+        None => {
+            let dtype = if args.precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+            random("T5-XL", &Entry::all(T5Config::xl().tensors(), dtype), BTreeMap::new(), 0)
+        }
+    };
+    let config = T5Config::detect(&checkpoint)?;
+    let mut bench = TextBench::new(executor.as_ref(), &checkpoint, &config, args.tokens, args.precision.elem())?;
+    let report = bench.report(args.rounds)?;
+    if args.json {
+        return tell(serde_json::to_string(&report).expect("numbers"));
+    }
+    let title = ModelConfig::T5(config).title();
+    tell(format_args!("{title} {}, {}", args.precision.name(), executor.describe()))?;
+    let Spread { min, median, max } = report.encode;
+    tell(format_args!("{}     {median:.3} s ({min:.3} to {max:.3})", plural(args.tokens, "token")))?;
+    tell(format_args!("bytes         {:.2} GB", report.bytes as f64 / 1e9))?;
+    let rate = report.flops as f64 / median / 1e9;
+    tell(format_args!("arithmetic    {:.1} GFLOP, {rate:.0} GFLOP/s", report.flops as f64 / 1e9))?;
     Ok(())
 }
 

@@ -1,30 +1,28 @@
-//! `smalti generate`: classes to pictures.
+//! `smalti generate`: classes or prompts to pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use serde_json::json;
 
 use super::device::{DeviceArgs, Precision, VqArgs};
 use super::output::{COLUMNS, Gallery, Output, check_file};
 use super::parameters::{Parameters, file_name};
 use super::progress::Display;
+use super::subjects::{Encoding, Subject, SubjectArgs};
 use super::{check_image_size, plural, tell, wrong_option};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
-use crate::config::{Condition, GenerationOptions, GptConfig, Labels, default_image_size, resolve_classes};
-use crate::generate::{Codes, Generator, Layout, Model, Request, generate_each, requests};
+use crate::config::{Condition, GenerationOptions, GptConfig, Labels, default_image_size};
+use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
 use crate::{Error, Result};
 
-/// LlamaGen's own sample classes, for models of the 1000 ImageNet classes.
-const SAMPLE_CLASSES: &str = "207,360,387,974,88,979,417,279";
-
-/// Make images of classes
+/// Make images of classes or prompts
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 207,360 --image-size 256
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
+  smalti generate 'a red sailboat' 'a yellow moon' --gpt-ckpt t2i_XL_stage2_512.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl
 
 SMALTI_CPU=avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
 pub struct Args {
@@ -39,13 +37,12 @@ pub struct Args {
     /// Attention heads, where the checkpoint does not tell
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     n_head: Option<usize>,
-    /// Class numbers or names, separated by commas; LlamaGen's eight sample classes by default
-    #[arg(long = "class", value_name = "CLASSES", allow_negative_numbers = true)]
-    classes: Option<String>,
-    /// Pictures per class
+    #[command(flatten)]
+    subjects: SubjectArgs,
+    /// Pictures per class or prompt
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     count: usize,
-    /// Side of the pictures in pixels; by default what the checkpoint tells, else 384
+    /// Side of the pictures in pixels; by default what the checkpoint tells, else 384, for text models 512
     #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: Option<usize>,
     #[command(flatten)]
@@ -61,9 +58,10 @@ pub struct Args {
     /// Number of the first picture; with the seed, a picture's number decides its noise
     #[arg(long, default_value_t = 0, value_name = "K", allow_negative_numbers = true)]
     first_image: u64,
-    /// A PNG with all pictures in a grid, or a folder for one PNG each (a slash at the end makes it)
-    #[arg(short, long, default_value = "sample_c2i.png", value_name = "PATH")]
-    output: PathBuf,
+    /// A PNG with all pictures in a grid, or a folder for one PNG each (a slash at the end makes it); by default
+    /// sample_c2i.png, for text models sample_t2i.png
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
     /// Write the codes too, as a safetensors file
     #[arg(long, value_name = "FILE")]
     codes: Option<PathBuf>,
@@ -83,28 +81,34 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(wrong_option(option, 0, "1 or more", ""));
         }
     }
-    let output = Output::check(&args.output)?;
     if let Some(path) = &args.codes {
         check_file("codes", path)?;
     }
     let display = Display::new(args.quiet);
     let model = open(args, &display)?;
-    let sampling = args.options.validate(model.gpt_config.vocab_size)?;
+    let output = Output::check(args.output.as_deref().unwrap_or(match model.gpt_config.condition {
+        Condition::Class { .. } => Path::new("sample_c2i.png"),
+        Condition::Text { .. } => Path::new("sample_t2i.png"),
+    }))?;
+    let options = args.options.of_model(&model.gpt_config.condition);
+    let sampling = options.validate(model.gpt_config.vocab_size)?;
     let labels = labels(&model, &display);
-    let classes = classes(args, &model.gpt_config, labels.as_ref())?;
     let downsample_size = model.vq_config.downsample_size();
     let image_size =
         args.image_size.unwrap_or_else(|| default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size));
     check_image_size(image_size, downsample_size)?;
-    check_count(args, classes.len())?;
-    let requests = requests(&classes, args.count, args.first_image, sampling);
+    let executor = args.device.executor(Some(args.precision), &display)?;
+    let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
+    let subjects = args.subjects.resolve(&args.gpt_ckpt, &model.gpt_config, labels.as_ref(), &encoding, &display)?;
+    check_count(args, subjects.len())?;
+    let conditions: Vec<Conditioning> = subjects.iter().map(|subject| subject.condition.clone()).collect();
+    let requests = requests(&conditions, args.count, args.first_image, sampling);
     if let Some(path) = &args.codes
         && output.holds(path, requests.iter().map(|request| request.image))
     {
         return Err(wrong_option("codes", path.display(), "another file than the pictures of --output", ""));
     }
 
-    let executor = args.device.executor(Some(args.precision), &display)?;
     if let Output::Grid(_) = output {
         check_grid(requests.len(), image_size, executor.free_memory())?;
     }
@@ -120,7 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
         started.elapsed().as_secs_f64(),
     ));
 
-    let parameters = parameters(args, &requests, labels.as_ref(), image_size);
+    let parameters = parameters(args, &options, &requests, &subjects, image_size);
     let gallery = Gallery::new(output, COLUMNS);
     let codes = draw(&mut generator, &requests, &parameters, gallery, args.codes.is_some(), &display)?;
     if let Some(path) = &args.codes {
@@ -180,16 +184,12 @@ fn open(args: &Args, display: &Display) -> Result<Model> {
     if let Some(guess) = guess {
         display.note(&guess);
     }
-    if let Condition::Text { .. } = gpt_config.condition {
-        let hint = "text conditioning is not there yet; use a class-conditional checkpoint (c2i)";
-        return Err(wrong_option("gpt-ckpt", args.gpt_ckpt.display(), "a class-conditional model", hint));
-    }
     Model::new((gpt, gpt_config), args.vq.open()?)
 }
 
 /// Checks how many pictures there will be and that all have numbers.
-fn check_count(args: &Args, classes: usize) -> Result<()> {
-    let pictures = classes.saturating_mul(args.count);
+fn check_count(args: &Args, subjects: usize) -> Result<()> {
+    let pictures = subjects.saturating_mul(args.count);
     if pictures > MOST_PICTURES {
         let hint = "make the rest in further runs, each with its own --first-image";
         return Err(wrong_option("count", args.count, format!("at most {MOST_PICTURES} pictures in all"), hint));
@@ -229,21 +229,14 @@ fn labels(model: &Model, display: &Display) -> Option<Labels> {
     Labels::for_model(num_classes, names)
 }
 
-fn classes(args: &Args, config: &GptConfig, labels: Option<&Labels>) -> Result<Vec<u32>> {
-    let num_classes = config.unconditional_label() as usize;
-    let list = match &args.classes {
-        Some(list) => list,
-        None if num_classes == 1000 => SAMPLE_CLASSES,
-        None => {
-            let expected = format!("at least one class from 0 to {}, or a name", num_classes - 1);
-            return Err(wrong_option("class", "(missing)", expected, ""));
-        }
-    };
-    resolve_classes(labels, list, num_classes)
-}
-
 /// What the files tell about their making.
-fn parameters(args: &Args, requests: &[Request], labels: Option<&Labels>, image_size: usize) -> Parameters {
+fn parameters(
+    args: &Args,
+    options: &GenerationOptions,
+    requests: &[Request],
+    subjects: &[Subject],
+    image_size: usize,
+) -> Parameters {
     #[derive(Serialize)]
     struct Settings<'a> {
         options: &'a GenerationOptions,
@@ -251,17 +244,21 @@ fn parameters(args: &Args, requests: &[Request], labels: Option<&Labels>, image_
         precision: &'a str,
         gpt_ckpt: Option<String>,
         vq_ckpt: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        t5_path: Option<String>,
     }
     let settings = Settings {
-        options: &args.options,
+        options,
         image_size,
         precision: args.precision.name(),
         gpt_ckpt: file_name(&args.gpt_ckpt),
         vq_ckpt: file_name(&args.vq.vq_ckpt),
+        t5_path: args.subjects.t5_name(),
     };
-    let image = |request: &Request| {
-        let name = labels.and_then(|labels| labels.name(request.class));
-        json!({ "image": request.image, "class": request.class, "class_name": name })
+    let image = |(index, request): (usize, &Request)| {
+        let mut image = subjects[index / args.count].about.clone();
+        image["image"] = request.image.into();
+        image
     };
-    Parameters::new(&settings, requests.iter().map(image).collect())
+    Parameters::new(&settings, requests.iter().enumerate().map(image).collect())
 }

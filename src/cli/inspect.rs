@@ -11,10 +11,10 @@ use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
 use crate::backend::cuda;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
-use crate::config::{Condition, GptConfig, ModelConfig, VqConfig, default_image_size};
+use crate::config::{GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
 use crate::graph::print::{Table, buffers, by_layer, memory, ops};
 use crate::graph::{Cost, Elem, Extent, Graph, Load, Node, PhaseId};
-use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+use crate::models::{GptGraph, GptShape, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};
 use crate::units::{bytes, flops};
 
 /// Show a checkpoint's configuration, tensors, plan, memory and floor
@@ -27,7 +27,7 @@ use crate::units::{bytes, flops};
 The floor is the time in which a run's bytes pass at the bandwidth: no program is faster without a cache
 that holds them.")]
 pub struct Args {
-    /// GPT or VQ checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
+    /// GPT, VQ or T5 checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384 (GPT) or 256 (VQ)
@@ -36,7 +36,7 @@ pub struct Args {
     /// Pixels per code along a side, for a GPT: its VQ model's down-sampling
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
     downsample_size: usize,
-    /// Pictures at once
+    /// Pictures, or texts, at once
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     batch_size: usize,
     /// What the transformer's weights and cache are held as
@@ -100,6 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = match &config {
         ModelConfig::Gpt(config) => gpt(args, &checkpoint, config)?,
         ModelConfig::Vq(config) => vq(args, config)?,
+        ModelConfig::T5(config) => t5(args, config)?,
     };
     tell(plan.trim_end())
 }
@@ -136,9 +137,6 @@ fn contents(checkpoint: &Checkpoint, list: bool) -> String {
 
 /// The transformer's plan.
 fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<String> {
-    if let Condition::Text { .. } = config.condition {
-        return Ok("\nThe plan of text-conditional models is not there yet.".into());
-    }
     let down = args.downsample_size;
     let image_size = args.image_size.unwrap_or_else(|| default_image_size(checkpoint, &config.condition, down));
     check_image_size(image_size, down)?;
@@ -151,7 +149,7 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
         precision: args.precision.elem(),
         activations: args.activations(),
     };
-    let GptGraph { graph, step, .. } = GptGraph::new(config, &shape);
+    let GptGraph { graph, step, text: prefill, .. } = GptGraph::new(config, &shape);
     let tokens = shape.tokens();
     let extent = Extent { rows: shape.rows, draws: pictures };
     // A row at position p reads p + 1 cache rows: (N + 1) / 2 of them on average.
@@ -166,6 +164,13 @@ fn gpt(args: &Args, checkpoint: &Checkpoint, config: &GptConfig) -> Result<Strin
     let all: Cost = (1..=tokens).map(|keys| graph.cost(step, &load(keys))).sum();
     let _ = writeln!(text, "one step: {}", moved(args, graph.cost(step, &mean)));
     let _ = writeln!(text, "all {tokens}: {}", moved(args, all));
+    if let Some(prefill) = prefill {
+        const TOKENS: usize = 20;
+        let load = Load { extent: Extent { rows: TOKENS, draws: 0 }, keys: 0 };
+        let _ = writeln!(text, "\nops of a text of {TOKENS} tokens, once before its first step:");
+        let _ = write!(text, "{}", ops(&graph, prefill.prefill, &load));
+        let _ = writeln!(text, "one text: {}", moved(args, graph.cost(prefill.prefill, &load)));
+    }
     Ok(text)
 }
 
@@ -189,6 +194,19 @@ fn vq(args: &Args, config: &VqConfig) -> Result<String> {
         let encoder = VqEncoder::build(config, size, args.batch_size, Pixels::U8, args.activations())?;
         add(&encoder.graph, encoder.encode);
     }
+    Ok(text)
+}
+
+/// The text encoder's plan for texts of a common length.
+fn t5(args: &Args, config: &T5Config) -> Result<String> {
+    let (texts, tokens) = (args.batch_size, 20);
+    let (precision, activations) = (args.precision.elem(), args.activations());
+    let T5Graph { graph, encode, .. } =
+        T5Graph::new(config, &T5Shape { rows: texts * tokens, tokens, precision, activations });
+    let load = Load { extent: Extent { rows: texts * tokens, draws: 0 }, keys: tokens };
+    let title = format!("{} of {tokens} tokens, {}", plural(texts, "text"), args.precision.name());
+    let mut text = plan(args, &title, &graph, encode, &load);
+    let _ = writeln!(text, "one run: {}", moved(args, graph.cost(encode, &load)));
     Ok(text)
 }
 

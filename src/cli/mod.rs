@@ -16,6 +16,7 @@ mod pictures;
 mod progress;
 mod reconstruct;
 mod selftest;
+mod subjects;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -40,7 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     Encode(encode::Args),
     Decode(decode::Args),
     Reconstruct(reconstruct::Args),

@@ -10,6 +10,7 @@ mod labels;
 mod model;
 mod presets;
 mod print;
+mod t5;
 mod vq;
 
 pub use check::TensorSpec;
@@ -20,4 +21,5 @@ pub(crate) use image_size::named_image_size;
 pub use labels::{Labels, resolve_class, resolve_classes};
 pub use model::{ModelConfig, ModelKind};
 pub use presets::{PRESETS, Preset};
+pub use t5::T5Config;
 pub use vq::VqConfig;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Condition, GptConfig, TensorSpec, VqConfig};
+use super::{Condition, GptConfig, T5Config, TensorSpec, VqConfig};
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
@@ -11,6 +11,8 @@ use crate::{Error, Result};
 pub enum ModelKind {
     Gpt,
     Vq,
+    /// The text encoder.
+    T5,
 }
 
 impl ModelKind {
@@ -26,6 +28,9 @@ impl ModelKind {
         if ["quantize.", "post_quant_conv.", "decoder.conv_blocks.", "decoder.conv_in."].into_iter().any(has) {
             return Ok(Self::Vq);
         }
+        if ["encoder.block.", "shared."].into_iter().any(has) {
+            return Ok(Self::T5);
+        }
         let found = match checkpoint.tensors().keys().next() {
             Some(first) => format!("{} tensors, the first one `{first}`", checkpoint.tensors().len()),
             None => "no tensors".into(),
@@ -33,7 +38,7 @@ impl ModelKind {
         Err(Error::Mismatch {
             what: format!("{}: model", checkpoint.path().display()),
             expected: "tensors of LlamaGen's transformer (`tok_embeddings.weight` …) or VQ model \
-                       (`quantize.embedding.weight` …)"
+                       (`quantize.embedding.weight` …), or of a T5 encoder (`shared.weight` …)"
                 .into(),
             found,
             hint: String::new(),
@@ -45,19 +50,21 @@ impl ModelKind {
         match self {
             Self::Gpt => "GPT checkpoint",
             Self::Vq => "VQ checkpoint",
+            Self::T5 => "T5 encoder",
         }
     }
 }
 
-/// The configuration of either model.
+/// The configuration of any of the models.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
     Gpt(GptConfig),
     Vq(VqConfig),
+    T5(T5Config),
 }
 
 impl ModelConfig {
-    /// Detects kind and configuration; see [`GptConfig::detect`] and [`VqConfig::detect`].
+    /// Detects kind and configuration; see [`GptConfig::detect`], [`VqConfig::detect`] and [`T5Config::detect`].
     ///
     /// The second item is a line for the user, when something had to be guessed.
     pub fn detect(checkpoint: &Checkpoint, n_head: Option<usize>) -> Result<(Self, Option<String>)> {
@@ -67,6 +74,7 @@ impl ModelConfig {
                 Ok((Self::Gpt(config), note))
             }
             ModelKind::Vq => Ok((Self::Vq(VqConfig::detect(checkpoint)?), None)),
+            ModelKind::T5 => Ok((Self::T5(T5Config::detect(checkpoint)?), None)),
         }
     }
 
@@ -75,11 +83,12 @@ impl ModelConfig {
         match self {
             Self::Gpt(config) => config.tensors(),
             Self::Vq(config) => config.tensors(),
+            Self::T5(config) => config.tensors(),
         }
     }
 
-    /// The configuration as a converted file's metadata has it: `smalti.kind` (`gpt` or `vq`), and the
-    /// sizes by LlamaGen's names.
+    /// The configuration as a converted file's metadata has it: `smalti.kind` (`gpt`, `vq` or `t5`), and the
+    /// sizes by LlamaGen's names, T5's by Hugging Face's.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let list = |numbers: &[usize]| format!("{numbers:?}");
         let mut metadata = BTreeMap::new();
@@ -118,6 +127,10 @@ impl ModelConfig {
                 if let Some(ch_mult) = &config.encoder_ch_mult {
                     put("encoder_ch_mult", list(ch_mult));
                 }
+            }
+            Self::T5(config) => {
+                metadata = config.metadata();
+                metadata.insert("smalti.kind".into(), "t5".into());
             }
         }
         metadata

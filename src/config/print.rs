@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Condition, GptConfig, ModelConfig, Preset, VqConfig};
+use super::{Condition, GptConfig, ModelConfig, Preset, T5Config, VqConfig};
 
 impl ModelConfig {
     /// What the model is in a few words; a released size by its name.
@@ -10,6 +10,10 @@ impl ModelConfig {
         match self {
             Self::Gpt(config) => gpt_title(config),
             Self::Vq(config) => vq_title(config),
+            Self::T5(config) if *config == (T5Config { embedding: config.embedding, ..T5Config::xl() }) => {
+                "T5-XL encoder".into()
+            }
+            Self::T5(_) => "T5 encoder".into(),
         }
     }
 }
@@ -46,8 +50,10 @@ impl fmt::Display for ModelConfig {
         match self {
             Self::Gpt(config) => sizes.insert("head_dim".into(), config.head_dim().to_string()),
             Self::Vq(config) => sizes.insert("downsample_size".into(), config.downsample_size().to_string()),
+            Self::T5(_) => None,
         };
-        sizes.iter().try_for_each(|(name, value)| writeln!(f, "  {name:<19} {value}"))
+        let width = sizes.keys().map(String::len).max().unwrap_or(0).max(19);
+        sizes.iter().try_for_each(|(name, value)| writeln!(f, "  {name:<width$} {value}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! From classes to pictures: the transformer's session and the painter, laid out together.
+//! From classes and texts to pictures: the transformer's session and the painter, laid out together.
 
 use crate::backend::Executor;
 use crate::checkpoint::Checkpoint;
@@ -8,7 +8,7 @@ use crate::image::Rgb8;
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, latent_size};
 use crate::{Error, Result};
 
-use super::{Painter, Progress, Request, Session};
+use super::{Conditioning, Painter, Progress, Request, Session};
 
 /// The two checkpoints of a generator, and what was read off them.
 #[derive(Clone)]
@@ -88,10 +88,10 @@ impl Generator {
     }
 }
 
-/// Requests for `count` pictures of each class, numbered from `first_image` on, copies innermost.
-pub fn requests(classes: &[u32], count: usize, first_image: u64, sampling: Sampling) -> Vec<Request> {
-    let each = classes.iter().flat_map(|&class| std::iter::repeat_n(class, count));
-    each.zip(first_image..).map(|(class, image)| Request { class, image, sampling }).collect()
+/// Requests for `count` pictures of each condition, numbered from `first_image` on, copies innermost.
+pub fn requests(conditions: &[Conditioning], count: usize, first_image: u64, sampling: Sampling) -> Vec<Request> {
+    let each = conditions.iter().flat_map(|condition| std::iter::repeat_n(condition.clone(), count));
+    each.zip(first_image..).map(|(condition, image)| Request { condition, image, sampling }).collect()
 }
 
 fn shape(executor: &dyn Executor, layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
@@ -112,7 +112,8 @@ fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (
     let shape = |pictures| shape(executor, layout, latent, pictures);
     let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(pictures)).graph.bytes() as u64;
     let one = gpt(1);
-    let per_picture = gpt(2) - one;
+    // Where a text's rows no longer hide those of the steps.
+    let per_picture = gpt(most + 1) - gpt(most);
     let least =
         one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8, executor.activations())?.graph.bytes() as u64;
     let free = executor.free_memory();

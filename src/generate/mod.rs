@@ -5,25 +5,74 @@
 //! [`Generator`] is a session and a [`Painter`], laid out for one model, image size and device.
 
 mod codes;
+mod features_file;
 mod generator;
 mod painter;
+mod prefixes;
+mod prompter;
 mod session;
+mod text_encoder;
 
 pub use codes::Codes;
 pub use generator::{Generator, Layout, Model, requests};
 pub use painter::{Painter, Tokenizer};
+pub use prompter::{Prompt, Prompter};
 pub use session::{Finished, Session};
+pub use text_encoder::{TextEncoder, TextFeatures};
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::config::Sampling;
+use crate::config::{Condition, GptConfig, Sampling};
 use crate::{Error, Result};
 
+/// What a picture is to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Conditioning {
+    /// Class label, 0..num_classes, for a class model.
+    Class(u32),
+    /// A text's features, for a text model. Pictures of one text share its pass through the transformer when
+    /// they share these.
+    Text(Arc<TextFeatures>),
+}
+
+impl Conditioning {
+    /// Checks that a transformer takes such a condition.
+    pub fn check(&self, config: &GptConfig) -> Result<()> {
+        let mismatch = |what: &str, expected: String, found: String| {
+            Err(Error::Mismatch { what: what.into(), expected, found, hint: String::new() })
+        };
+        match (&config.condition, self) {
+            (Condition::Class { num_classes }, Self::Class(class)) if (*class as usize) < *num_classes => Ok(()),
+            (Condition::Class { num_classes }, Self::Class(class)) => Err(Error::Option {
+                option: "class",
+                value: class.to_string(),
+                expected: format!("a class from 0 to {}", num_classes - 1),
+                hint: String::new(),
+            }),
+            (Condition::Text { caption_dim, .. }, Self::Text(text)) if text.width() != *caption_dim => {
+                let expected = format!("{caption_dim}, the transformer's caption_dim");
+                mismatch("width of a text's features", expected, text.width().to_string())
+            }
+            (Condition::Text { cls_token_num, .. }, Self::Text(text)) if text.tokens() > *cls_token_num => {
+                let expected = format!("at most {cls_token_num}, the transformer's cls_token_num");
+                mismatch("tokens of a text", expected, text.tokens().to_string())
+            }
+            (Condition::Text { .. }, Self::Text(_)) => Ok(()),
+            (Condition::Class { .. }, Self::Text(_)) => {
+                mismatch("condition", "a class: the model is class-conditional (c2i)".into(), "a text".into())
+            }
+            (Condition::Text { .. }, Self::Class(_)) => {
+                mismatch("condition", "a text: the model is text-conditional (t2i)".into(), "a class".into())
+            }
+        }
+    }
+}
+
 /// One picture to draw.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// Class label, 0..num_classes.
-    pub class: u32,
+    pub condition: Conditioning,
     /// The picture's number within its request, from 0; with the seed it decides the noise.
     pub image: u64,
     pub sampling: Sampling,

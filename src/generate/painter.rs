@@ -13,14 +13,17 @@ use crate::{Error, Result};
 /// One image at a time on the CPU is as fast as several and takes less memory.
 const IMAGES: Extent = Extent { rows: 1, draws: 0 };
 
+/// What to do when a picture's plan does not fit.
+const SMALLER: &str = "use smaller pictures";
+
 /// Errors when the device does not hold a graph, before anything is allocated.
-fn check_memory(executor: &dyn Executor, graph: &Graph) -> Result<()> {
+pub(super) fn check_memory(executor: &dyn Executor, graph: &Graph, hint: &str) -> Result<()> {
     let (needed_bytes, free_bytes) = (graph.bytes() as u64, executor.free_memory());
     if needed_bytes <= free_bytes {
         return Ok(());
     }
     let what = format!("the plan {}", graph.name());
-    Err(Error::OutOfMemory { what, needed_bytes, free_bytes, hint: "use smaller pictures".into() })
+    Err(Error::OutOfMemory { what, needed_bytes, free_bytes, hint: hint.into() })
 }
 
 /// A VQ decoder laid out for pictures of one size.
@@ -39,7 +42,7 @@ impl Painter {
         latent: (usize, usize),
     ) -> Result<Self> {
         let decoder = VqDecoder::build(config, latent, IMAGES.rows, Pixels::U8, executor.activations())?;
-        check_memory(executor, &decoder.graph)?;
+        check_memory(executor, &decoder.graph, SMALLER)?;
         let plan = executor.plan(Arc::new(decoder.graph.clone()), checkpoint)?;
         Ok(Self { plan, decoder, codebook_size: config.codebook_size })
     }
@@ -93,7 +96,7 @@ impl Tokenizer {
         image_size: (usize, usize),
     ) -> Result<Self> {
         let encoder = VqEncoder::build(config, image_size, IMAGES.rows, Pixels::U8, executor.activations())?;
-        check_memory(executor, &encoder.graph)?;
+        check_memory(executor, &encoder.graph, SMALLER)?;
         let plan = executor.plan(Arc::new(encoder.graph.clone()), checkpoint)?;
         Ok(Self { plan, encoder, image_size })
     }

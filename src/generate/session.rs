@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Condition, GptConfig};
+use crate::config::GptConfig;
 use crate::graph::ops::NO_CODE;
 use crate::graph::{Draw, Extent, Graph, NO_ROW, Row};
 use crate::models::{GptGraph, GptShape};
 use crate::{Error, Result};
 
-use super::Request;
+use super::prefixes::{Prefixes, Source};
+use super::{Conditioning, Request};
 
 /// A transformer laid out on a device, with places for a fixed number of pictures.
 ///
@@ -28,16 +29,44 @@ pub struct Session {
     draws: Vec<Draw>,
     /// The tables on the device no longer say what the places hold.
     stale: bool,
+    /// A text model's.
+    prefixes: Option<Prefixes>,
     runs_ahead: bool,
 }
 
 /// A picture in its place.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Picture {
     ticket: u64,
     request: Request,
     /// The token that the next step draws.
     token: usize,
+}
+
+impl Picture {
+    /// Whether its next token is guided.
+    fn guided(&self) -> bool {
+        self.request.sampling.guides(self.token)
+    }
+
+    /// The draw of its next token from the logits of row `cond_row`, and under guidance of the row behind it.
+    fn draw(&self, place: usize, cond_row: usize) -> Draw {
+        let (sampling, cond_row) = (&self.request.sampling, cond_row as u32);
+        Draw {
+            seed: sampling.seed,
+            image: self.request.image,
+            cond_row,
+            uncond_row: if self.guided() { cond_row + 1 } else { NO_ROW },
+            token: self.token as u32,
+            picture: place as u32,
+            cfg_scale: sampling.cfg_scale.unwrap_or(1.0),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            greedy: sampling.greedy.into(),
+            reserved: [0; 3],
+        }
+    }
 }
 
 /// A picture that is done.
@@ -59,8 +88,9 @@ impl Session {
         );
         let gpt = GptGraph::new(config, shape);
         let mut plan = executor.plan(Arc::new(gpt.graph.clone()), checkpoint)?;
-        // A class is one condition token: log 1.
+        // A class is one condition token: log 1. A text's slots get theirs with its prefix.
         plan.write(gpt.prefix_log_n, 0, &vec![0f32; shape.slots])?;
+        let prefixes = Prefixes::new(&gpt, checkpoint, config, shape.slots)?;
         Ok(Self {
             plan,
             config: config.clone(),
@@ -69,6 +99,7 @@ impl Session {
             rows: Vec::with_capacity(shape.rows),
             draws: Vec::with_capacity(shape.pictures),
             stale: true,
+            prefixes,
             runs_ahead: executor.runs_ahead(),
             gpt,
         })
@@ -108,30 +139,27 @@ impl Session {
 
     /// Gives a picture a place; `false` when there is none. `ticket` comes back with the codes.
     pub fn start(&mut self, ticket: u64, request: &Request) -> Result<bool> {
-        let Condition::Class { num_classes } = self.config.condition else {
-            unreachable!("the graph is a class model's");
-        };
-        if request.class as usize >= num_classes {
-            return Err(Error::Option {
-                option: "class",
-                value: request.class.to_string(),
-                expected: format!("a class from 0 to {}", num_classes - 1),
-                hint: String::new(),
-            });
-        }
+        request.condition.check(&self.config)?;
         let Some(place) = self.places.iter_mut().find(|place| place.is_none()) else {
             return Ok(false);
         };
-        *place = Some(Picture { ticket, request: *request, token: 0 });
+        *place = Some(Picture { ticket, request: request.clone(), token: 0 });
         self.stale = true;
         Ok(true)
     }
 
     /// Draws up to `most` tokens of every picture in flight, as many as can be drawn before a picture ends or
-    /// loses its guidance; returns how many tokens that were, of all pictures together.
+    /// loses its guidance; returns how many tokens that were, of all pictures together. Where pictures of texts
+    /// have begun, these are their first tokens alone.
     pub fn advance(&mut self, most: usize) -> Result<usize> {
         if self.free() == self.places() {
             return Ok(0);
+        }
+        if self.prefixes.is_some() {
+            let begun = self.begin_texts()?;
+            if begun > 0 {
+                return Ok(begun);
+            }
         }
         if self.stale {
             self.write_tables()?;
@@ -154,7 +182,7 @@ impl Session {
     /// Hands out the pictures that have all their tokens and frees their places.
     pub fn finish(&mut self, mut take: impl FnMut(Finished)) -> Result<()> {
         for place in 0..self.places.len() {
-            let Some(Picture { ticket, token, .. }) = self.places[place] else { continue };
+            let Some(&Picture { ticket, token, .. }) = self.places[place].as_ref() else { continue };
             if token < self.tokens {
                 continue;
             }
@@ -175,47 +203,68 @@ impl Session {
         Ok(())
     }
 
+    /// Puts the texts of pictures without a token into the cache and draws their first tokens; returns how many.
+    fn begin_texts(&mut self) -> Result<usize> {
+        let Some(prefixes) = &mut self.prefixes else { return Ok(0) };
+        let (mut slots, mut sources, mut draws) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, picture) in self.places.iter().enumerate() {
+            let Some(picture) = picture.as_ref().filter(|picture| picture.token == 0) else { continue };
+            let Conditioning::Text(features) = &picture.request.condition else { continue };
+            let cond_row = slots.len();
+            slots.push(2 * place);
+            sources.push(Source::Text(features.clone()));
+            if picture.guided() {
+                slots.push(2 * place + 1);
+                sources.push(Source::Unconditional(features.tokens()));
+            }
+            draws.push(picture.draw(place, cond_row));
+        }
+        if slots.is_empty() {
+            return Ok(0);
+        }
+        let plan = self.plan.as_mut();
+        let found: Vec<_> = slots.into_iter().zip(prefixes.get(plan, &sources)?).collect();
+        for (slot, prefix) in &found {
+            plan.write(self.gpt.prefix_log_n, *slot, &[(prefix.tokens as f32).ln()])?;
+        }
+        prefixes.set(plan, &found)?;
+        plan.write(self.gpt.draws, 0, &draws)?;
+        plan.run(prefixes.phases().draw, Extent { rows: found.len(), draws: draws.len() })?;
+        let begun = self.places.iter_mut().flatten().filter(|picture| picture.token == 0);
+        begun.for_each(|picture| picture.token = 1);
+        self.stale = true;
+        Ok(draws.len())
+    }
+
     /// Writes the tables anew from what the places hold.
     fn write_tables(&mut self) -> Result<()> {
         self.rows.clear();
         self.draws.clear();
         for (place, picture) in self.places.iter().enumerate() {
-            let Some(Picture { request, token, .. }) = picture else { continue };
-            let sampling = &request.sampling;
-            let (mut cond, mut uncond) = (request.class, self.config.unconditional_label());
-            if *token > 0 {
-                let mut last = [0u32];
-                self.plan.read(self.gpt.codes, place * self.tokens + token - 1, &mut last)?;
-                // A draw that failed goes on with a harmless token; `finish` tells.
-                let last = if last[0] == NO_CODE { 0 } else { last[0] };
-                (cond, uncond) = (last, last);
-            }
+            let Some(picture) = picture else { continue };
+            let token = picture.token;
+            let (cond, uncond) = match picture.request.condition {
+                Conditioning::Class(class) if token == 0 => (class, self.config.unconditional_label()),
+                _ => {
+                    let mut last = [0u32];
+                    self.plan.read(self.gpt.codes, place * self.tokens + token - 1, &mut last)?;
+                    // A draw that failed goes on with a harmless token; `finish` tells.
+                    let last = if last[0] == NO_CODE { 0 } else { last[0] };
+                    (last, last)
+                }
+            };
             let row = |slot: usize, token_: u32| Row {
                 slot: slot as u32,
-                position: *token as u32,
+                position: token as u32,
                 token: token_,
                 reserved: 0,
             };
-            let cond_row = self.rows.len() as u32;
+            let cond_row = self.rows.len();
             self.rows.push(row(2 * place, cond));
-            let guided = sampling.guides(*token);
-            if guided {
+            if picture.guided() {
                 self.rows.push(row(2 * place + 1, uncond));
             }
-            self.draws.push(Draw {
-                seed: sampling.seed,
-                image: request.image,
-                cond_row,
-                uncond_row: if guided { cond_row + 1 } else { NO_ROW },
-                token: *token as u32,
-                picture: place as u32,
-                cfg_scale: sampling.cfg_scale.unwrap_or(1.0),
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                greedy: sampling.greedy.into(),
-                reserved: [0; 3],
-            });
+            self.draws.push(picture.draw(place, cond_row));
         }
         self.plan.write(self.gpt.rows, 0, &self.rows)?;
         self.plan.write(self.gpt.draws, 0, &self.draws)?;

@@ -1,5 +1,7 @@
 //! The two tables that a step is driven by. They live on the device and advance there.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Stands for "no slot" in [`Row::slot`]: the row fills a step up to a size that was laid out, and nothing
@@ -15,12 +17,25 @@ pub const NO_ROW: u32 = u32::MAX;
 pub struct Row {
     /// Which sequence's cache.
     pub slot: u32,
-    /// 0 is the condition (its cache row is the prefix row), 1 + t the image token t.
+    /// 0 is the condition (its cache row is the prefix row), 1 + t the image token t. In a pass over texts the
+    /// place within the text.
     pub position: u32,
-    /// The class label at position 0, the code at any other.
+    /// The class label at position 0, the code at any other; in a pass over texts the text's token.
     pub token: u32,
     /// Keeps the struct 16 bytes, one load.
     pub reserved: u32,
+}
+
+impl Row {
+    /// The rows of row `r`'s sequence, in a pass over texts: they follow one another, from position 0 on.
+    ///
+    /// Panics when the table does not say so.
+    pub fn sequence(rows: &[Self], r: usize) -> Range<usize> {
+        let first = r.checked_sub(rows[r].position as usize).filter(|&first| rows[first].position == 0);
+        let first = first.unwrap_or_else(|| panic!("row {r} has no row 0 before it: {:?}", rows[r]));
+        let end = rows[r + 1..].iter().position(|row| row.position == 0);
+        first..end.map_or(rows.len(), |after| r + 1 + after)
+    }
 }
 
 /// One token to draw: the logits of one row, or of two under guidance, and all that the draw depends on.

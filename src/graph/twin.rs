@@ -65,3 +65,8 @@ impl<'g> Twin<'g> {
         x.iter().zip(&self.weights[weight.index()]).map(|(x, w)| x * rstd * w).collect()
     }
 }
+
+/// GELU by its tanh form, of which T5's and LlamaGen's models are made.
+pub fn gelu_tanh(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+}

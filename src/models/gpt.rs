@@ -1,4 +1,4 @@
-//! The transformer: a plain Llama over image codes, conditioned on a class.
+//! The transformer: a plain Llama over image codes, conditioned on a class or a text.
 //!
 //! ```text
 //! embed; for each layer { norm_qkv_rope; attention; linear_residual(wo); norm_swiglu; linear_residual(w2) };
@@ -6,11 +6,14 @@
 //! ```
 //!
 //! A row at position 0 is the condition, at position 1 + t the image token t; its logits say token t + 1
-//! (or, from the condition, token 0). So a class prefill is a step like any other.
+//! (or, from the condition, token 0). So a class prefill is a step like any other; a text's is a phase of its
+//! own, [`GptText`].
 
 use crate::config::{Condition, GptConfig};
 use crate::graph::ops::{Attention, CacheShape, Embed, LinearResidual, NormLogits, NormQkvRope, NormSwiglu, Sample};
 use crate::graph::{BufferId, Elem, Extent, Graph, Per, PhaseId, Role, Source};
+
+use super::gpt_text::{Buffers, GptText};
 
 /// How much a plan of the transformer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct GptShape {
     pub latent_size: usize,
     /// B: sequences in the cache.
     pub slots: usize,
-    /// The most rows of a step.
+    /// The most rows of a step; a text model's plan holds at least a whole text's.
     pub rows: usize,
     /// Pictures whose codes are kept; also the most draws of a step.
     pub pictures: usize,
@@ -58,17 +61,16 @@ pub struct GptGraph {
     pub k_cache: BufferId,
     /// (L, B, H, S, D)
     pub v_cache: BufferId,
+    /// A text model's prefill.
+    pub text: Option<GptText>,
 }
 
 impl GptGraph {
     /// Ops per layer; the first layer starts behind the embedding.
     pub const NODES_PER_LAYER: usize = 5;
 
-    /// Lays the transformer out. Panics for a text-conditional configuration.
+    /// Lays the transformer out.
     pub fn new(config: &GptConfig, shape: &GptShape) -> Self {
-        let Condition::Class { num_classes } = config.condition else {
-            panic!("the step graph embeds class labels");
-        };
         assert!(config.head_dim().is_multiple_of(4), "the rotation turns pairs of two halves: {config:?}");
         let GptConfig { dim, hidden_dim, vocab_size, norm_eps: eps, .. } = *config;
         let tokens = shape.tokens();
@@ -80,7 +82,11 @@ impl GptGraph {
             head_dim: config.head_dim(),
             elem: shape.precision,
         };
-        let extent = Extent { rows: shape.rows, draws: shape.pictures };
+        let rows = match config.condition {
+            Condition::Class { .. } => shape.rows,
+            Condition::Text { cls_token_num, .. } => shape.rows.max(cls_token_num),
+        };
+        let extent = Extent { rows, draws: shape.pictures };
         let mut graph = Graph::new("gpt", extent);
         let g = &mut graph;
 
@@ -104,8 +110,12 @@ impl GptGraph {
         let table = freqs_cis(shape.latent_size, config.head_dim(), config.rope_base);
         let freqs_cis =
             g.weight("freqs_cis", Elem::F32, &[positions, config.head_dim() / 2, 2], Source::Constant(table.into()));
-        let embedding_table = matrix(g, "cls_embedding.embedding_table", &[num_classes + 1, dim]);
         let tok_embeddings = matrix(g, "tok_embeddings", &[vocab_size, dim]);
+        let embedding_table = match config.condition {
+            Condition::Class { num_classes } => matrix(g, "cls_embedding.embedding_table", &[num_classes + 1, dim]),
+            // No step of a text model has a row at position 0.
+            Condition::Text { .. } => tok_embeddings,
+        };
 
         let step = g.phase("step");
         g.push(step, "tok_embeddings", Embed { x, rows, embedding_table, tok_embeddings, dim });
@@ -148,7 +158,15 @@ impl GptGraph {
         g.push(step, "output", NormLogits { logits, x, norm: last_norm, output, vocab_size, dim, eps });
         g.push(step, "sample", Sample { codes, rows, draws, logits, vocab_size, tokens, pictures: shape.pictures });
 
-        Self { graph, step, rows, draws, prefix_log_n, x, logits, codes, k_cache, v_cache }
+        let text = match config.condition {
+            Condition::Class { .. } => None,
+            Condition::Text { caption_dim, .. } => {
+                let buffers = Buffers { rows, draws, x, q, heads, hidden, logits, codes, k_cache, v_cache };
+                Some(GptText::add(g, config, caption_dim, shape, cache, &buffers))
+            }
+        };
+
+        Self { graph, step, rows, draws, prefix_log_n, x, logits, codes, k_cache, v_cache, text }
     }
 
     /// Number of the node behind layer `layer` (0-based): running up to it leaves that layer's output in `x`.

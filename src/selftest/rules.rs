@@ -66,6 +66,17 @@ impl Rule {
             Op::PixelsToInput(_) => rounded(1.0, 1),
             // The best two of thousands of cosines are within an f32 sum's error now and then.
             Op::NearestCode(_) => Self::Choices(0.01),
+            // The input; GELU passes an error on 1.13 times at most.
+            Op::Linear(op) => rounded(2.0, op.depth),
+            Op::NormLinear(op) => rounded(2.0, op.depth),
+            // As SwiGLU.
+            Op::NormGatedGelu(op) => rounded(2.0 * 9.0, op.dim),
+            Op::NormRows(op) => rounded(0.0, op.dim),
+            // As for attention, with scores that are not scaled: of deviation sqrt(D), and so are their errors.
+            Op::TextAttention(op) => rounded(3.0 * op.head_dim as f64, op.tokens + op.head_dim),
+            // One sum after the other down a text of 120 tokens, not by steps of 16.
+            Op::PrefixMean(_) => rounded(0.0, 16 * 120),
+            Op::SetPrefix(_) => Self::Exact,
         }
     }
 

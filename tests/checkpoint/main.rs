@@ -7,3 +7,4 @@ mod conversion;
 mod files;
 mod hostile;
 mod reading;
+mod text_encoders;

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use safetensors::tensor::{Dtype, TensorView};
 use smalti::backend::cuda::{driver, kernels};
+use smalti::checkpoint::{DType, Entry, write_random};
+use smalti::config::T5Config;
 use smalti::generate::Codes;
 use smalti::image::{Rgb8, write_png};
 
@@ -134,7 +137,7 @@ fn models_that_cannot_be_used() {
             (&["--gpt-ckpt", &gpt, "--vq-ckpt", "none.pt"], 1, &["cannot open none.pt"]),
             (&["--gpt-ckpt", &gpt, "--vq-ckpt", &vq8], 1, &["256 and 300", "VQ checkpoint", "vq8"]),
             (&["--gpt-ckpt", &vq, "--vq-ckpt", &gpt], 1, &["vq.pt", "expected a GPT checkpoint"]),
-            (&["--gpt-ckpt", &t2i, "--vq-ckpt", &vq], 2, &["class-conditional", "t2i"]),
+            (&["--gpt-ckpt", &t2i, "--vq-ckpt", &vq], 2, &["--class 1", "a prompt", "text-conditional (t2i)"]),
             (&["--gpt-ckpt", "cut.pt", "--vq-ckpt", &vq], 1, &["cut.pt", "hint"]),
             (&["--gpt-ckpt", "text.pt", "--vq-ckpt", &vq], 1, &["text.pt", "neither safetensors nor"]),
             (&["--gpt-ckpt", "empty.pt", "--vq-ckpt", &vq], 1, &["empty.pt", "empty"]),
@@ -152,10 +155,100 @@ fn models_that_cannot_be_used() {
             (&["bench", "step", "--rounds", "0"], 2, &["--rounds 0", "1 to"]),
             (&["bench", "vq", "--rounds", "0"], 2, &["--rounds 0", "1 to"]),
             (&["bench", "step", "--images", "-1"], 2, &["invalid value '-1'", "--images"]),
+            (&["bench", "text", "--tokens", "0"], 2, &["--tokens 0", "1 to"]),
+            (&["bench", "text", "--t5-path", &gpt], 1, &["gpt.pt", "shared.weight"]),
             (&["bench", "vq", "--image-size", "16"], 2, &["--image-size 16", "from 32 to"]),
             (&["inspect", &gpt, "--batch-size", "0"], 2, &["--batch-size 0"]),
             (&["inspect", &gpt, "--bandwidth", "0"], 2, &["--bandwidth 0"]),
             (&["inspect", &gpt, "--downsample-size", "0"], 2, &["--downsample-size 0"]),
+        ],
+    );
+}
+
+#[test]
+fn prompts_and_encoders_that_cannot_be_used() {
+    let (gpt, vq, t2i, t5) = (gpt(), vq(), fixture("golden/t2i/gpt.pt"), fixture("golden/t5"));
+    let folder = Folder::new();
+    let copy = |to: &str, names: &[(&str, &str)]| {
+        fs::create_dir(folder.path(to)).unwrap();
+        for (from, name) in names {
+            fs::copy(format!("{t5}/{from}"), folder.path(to).join(name)).unwrap();
+        }
+    };
+    let (shards, tokenizer) =
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], "tokenizer.json");
+    copy("no_tokenizer", &[("config.json", "config.json"), (shards[0], "model.safetensors")]);
+    copy("no_weights", &[("config.json", "config.json"), (tokenizer, tokenizer)]);
+    copy("half", &[(shards[0], "model.safetensors"), (tokenizer, tokenizer)]);
+    let index = "model.safetensors.index.json";
+    copy("no_shard", &[(shards[0], shards[0]), (index, index), (tokenizer, tokenizer)]);
+    copy("first_form", &[(shards[0], "model.safetensors"), (tokenizer, tokenizer)]);
+    fs::write(folder.path("first_form/config.json"), r#"{ "model_type": "t5", "feed_forward_proj": "relu" }"#).unwrap();
+    copy("narrow", &[(tokenizer, tokenizer)]);
+    let config =
+        T5Config { d_model: 32, d_kv: 8, num_heads: 2, d_ff: 16, num_layers: 1, vocab_size: 125, ..T5Config::xl() };
+    let entries = Entry::all(config.tensors(), DType::F32);
+    write_random(&folder.path("narrow/model.safetensors"), &entries, &Default::default(), 0).unwrap();
+    fs::write(folder.path("latin.txt"), b"a tree\na caf\xe9\n").unwrap();
+    fs::write(folder.path("blank.txt"), "\n  \n").unwrap();
+    fs::write(folder.path("text.txt"), "a tree\n").unwrap();
+
+    let t5_of = |name: &'static str| ["a tree", "--gpt-ckpt", &t2i, "--t5-path", name];
+    let with = |more: &[&'static str]| [&["--gpt-ckpt", t2i.as_str(), "--t5-path", &t5][..], more].concat();
+    all_fail(
+        &folder,
+        &["generate", "--vq-ckpt", &vq, "--image-size", "64"],
+        &[
+            (&["a tree", "--gpt-ckpt", &gpt], 2, &["PROMPT a tree", "--class", "class-conditional (c2i)", "t2i"]),
+            (&["--prompts", "text.txt", "--gpt-ckpt", &gpt], 2, &["--prompts text.txt", "c2i"]),
+            (&["--text-features", "text.txt", "--gpt-ckpt", &gpt], 2, &["--text-features text.txt", "c2i"]),
+            (&["--class", "1", "--gpt-ckpt", &t2i], 2, &["--class 1", "a prompt", "text-conditional (t2i)"]),
+            (&["--gpt-ckpt", &t2i], 2, &["PROMPT (missing)", "--prompts", "--text-features"]),
+            (&["a tree", "--gpt-ckpt", &t2i], 2, &["--t5-path (missing)", "flan-t5-xl"]),
+            (&t5_of("none"), 1, &["cannot open none", "check the path"]),
+            (&t5_of("text.txt"), 1, &["text.txt"]),
+            (&t5_of("no_tokenizer"), 1, &["no_tokenizer", "tokenizer.json"]),
+            (&t5_of("no_weights"), 1, &["no_weights", "not a usable Hub folder: expected model.safetensors"]),
+            (&t5_of("no_shard"), 1, &["model-00002-of-00002.safetensors"]),
+            (&t5_of("half"), 1, &["half", "`encoder.final_layer_norm.weight`", "no such tensor"]),
+            (&t5_of("first_form"), 1, &["first_form", "`feed_forward_proj`", "`gated-gelu`", "found `relu`"]),
+            (&t5_of("narrow"), 1, &["narrow: d_model", "expected 48, the caption_dim", "found 32"]),
+            (&with(&["--prompts", "none.txt"]), 1, &["cannot read none.txt"]),
+            (&with(&["--prompts", "latin.txt"]), 1, &["latin.txt", "line 2 is not UTF-8", "UTF-8"]),
+            (&with(&["--prompts", "blank.txt"]), 1, &["blank.txt", "found none"]),
+            (&with(&["a tree", "--prompts", "text.txt"]), 2, &["cannot be used with"]),
+            (&with(&["a tree", "--text-features", "text.txt"]), 2, &["cannot be used with"]),
+            (&with(&["--text-features", "text.txt"]), 1, &["text.txt: not a usable text features file", "hint"]),
+            (&with(&["a tree", "--text-device", "toaster"]), 2, &["toaster", "auto, cpu, cuda"]),
+            (
+                &with(&["a tree", "--text-device", "cuda", "--precision", "f32"]),
+                2,
+                &["--precision f32", "expected bf16"],
+            ),
+        ],
+    );
+    let features = |name: &str, shape: [usize; 3], valid: bool| {
+        let values = vec![0.5f32; shape.iter().product()];
+        let mask = vec![i32::from(valid); shape[0] * shape[1]];
+        let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+        let tensors = [
+            ("caption_embeddings", view(Dtype::F32, &shape, bytemuck::cast_slice(&values))),
+            ("caption_mask", view(Dtype::I32, &shape[..2], bytemuck::cast_slice(&mask))),
+        ];
+        fs::write(folder.path(name), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    };
+    features("wide", [1, 2, 64], true);
+    features("long", [1, 121, 48], true);
+    features("empty", [1, 2, 48], false);
+    all_fail(
+        &folder,
+        &["generate", "--vq-ckpt", &vq, "--image-size", "64", "--gpt-ckpt", &t2i, "--text-features"],
+        &[
+            (&["none"], 1, &["cannot read none"]),
+            (&["wide"], 1, &["expected 48, the transformer's caption_dim", "found 64"]),
+            (&["long"], 1, &["at most 120", "found 121"]),
+            (&["empty"], 1, &["text 0 has no valid place"]),
+            (&[&fixture("golden/t5/expected.safetensors")], 1, &["it has no tensor `caption_embeddings`"]),
         ],
     );
 }

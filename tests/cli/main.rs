@@ -7,3 +7,4 @@ mod generate;
 mod models;
 mod pictures;
 mod program;
+mod text;

@@ -68,8 +68,16 @@ fn inspect_shows_both_halves_of_a_tokenizer() {
 #[test]
 fn inspect_looks_into_text_models_and_files_of_no_model() {
     let folder = Folder::new();
-    let text = folder.run(&["inspect", &fixture("golden/t2i/gpt.pt")]).lines().join("\n");
-    assert!(text.contains("text-conditional (t2i)") && text.contains("not there yet"), "{text}");
+    let text = folder.run(&["inspect", &fixture("golden/t2i/gpt.pt"), "--image-size", "64"]).lines().join("\n");
+    for part in ["text-conditional (t2i)", "ops of a text of 20 tokens", "cap_proj.fc1", "prefix_mean", "one text: "] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    let text = folder.run(&["inspect", &fixture("golden/t5"), "--bandwidth", "20"]).lines().join("\n");
+    for part in
+        ["T5 encoder", "d_model", "plan t5: 1 text of 20 tokens", "text_attention", "norm_gated_gelu", "one run: "]
+    {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
 
     let other = folder.run(&["inspect", &fixture("golden/vq16/expected.safetensors"), "--tensors"]);
     assert_ne!(other.code, 0);

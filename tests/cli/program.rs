@@ -53,7 +53,14 @@ impl Folder {
     /// Runs the program here, untouched by the settings of who runs the tests.
     pub fn run(&self, args: &[&str]) -> Run {
         let mut command: Command = assert_cmd::cargo::cargo_bin_cmd!("smalti");
-        for name in ["SMALTI_DEVICE", "SMALTI_THREADS", "SMALTI_GPT_CKPT", "SMALTI_VQ_CKPT"] {
+        for name in [
+            "SMALTI_DEVICE",
+            "SMALTI_THREADS",
+            "SMALTI_GPT_CKPT",
+            "SMALTI_VQ_CKPT",
+            "SMALTI_T5_PATH",
+            "SMALTI_TEXT_DEVICE",
+        ] {
             command.env_remove(name);
         }
         let output = command.current_dir(&self.0).args(args).output().expect("the program starts");

@@ -9,7 +9,7 @@ use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig, Sampling};
-use smalti::generate::{Request, Session, generate};
+use smalti::generate::{Conditioning, Request, Session, generate};
 use smalti::graph::{Elem, Extent, Row, ops};
 use smalti::models::gpt::freqs_cis;
 use smalti::models::{GptGraph, GptShape};
@@ -49,14 +49,14 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         labels: expected["labels"].values.iter().map(|&label| label as u32).collect(),
         executor: CpuExecutor::new(2),
     };
-    case.check_rotation();
+    check_rotation(name, &case.config, case.latent_size, expected);
     case.check_prefill();
     for (j, filter) in meta["filters"].as_array().expect("filters").iter().enumerate() {
-        case.check_filter(j, filter);
+        check_filter(name, case.config.vocab_size, expected, j, filter);
     }
     for (i, setting) in meta["greedy"].as_array().expect("greedy").iter().enumerate() {
         let options = GenerationOptions {
-            cfg_scale: setting["cfg_scale"].as_f64().unwrap() as f32,
+            cfg_scale: Some(setting["cfg_scale"].as_f64().unwrap() as f32),
             cfg_interval: setting["cfg_interval"].as_i64().unwrap() as i32,
             greedy: true,
             ..Default::default()
@@ -74,12 +74,6 @@ impl Case<'_> {
         // Room for every position of every slot in one pass.
         let rows = 2 * pictures * (latent_size * latent_size);
         GptShape { latent_size, slots: 2 * pictures, rows, pictures, precision, activations: Elem::F32 }
-    }
-
-    fn check_rotation(&self) {
-        let table = freqs_cis(self.latent_size, self.config.head_dim(), self.config.rope_base);
-        let used = compare_to_largest("rope_2d", table.into_iter().map(f64::from), &self.expected["rope_2d"].values);
-        println!("{}: rope_2d: {:.1} % of the allowance", self.name, 100.0 * used);
     }
 
     /// The residual stream behind each layer for the condition alone.
@@ -102,31 +96,6 @@ impl Case<'_> {
             let used = compare_to_largest(&what, x.into_iter().map(f64::from), &self.expected[&what].values);
             println!("{}: {what}: {:.1} % of the allowance", self.name, 100.0 * used);
         }
-    }
-
-    /// Probabilities after temperature, top-k, top-p and softmax.
-    fn check_filter(&self, j: usize, filter: &Value) {
-        let vocab_size = self.config.vocab_size;
-        let options = GenerationOptions {
-            temperature: filter["temperature"].as_f64().unwrap() as f32,
-            top_k: filter["top_k"].as_i64().unwrap(),
-            top_p: filter["top_p"].as_f64().unwrap() as f32,
-            ..Default::default()
-        };
-        let sampling = options.validate(vocab_size).expect("valid options");
-        let mut probabilities = Vec::new();
-        for logits in self.expected["filter_logits"].values.chunks_exact(vocab_size) {
-            let z: Vec<f32> = logits.iter().map(|&logit| logit as f32 / sampling.temperature).collect();
-            let keep = ops::cutoff(&z, sampling.top_k as usize, sampling.top_p, &mut vec![0.0; vocab_size]);
-            let mass: Vec<f64> = z.iter().map(|&z| if z >= keep { f64::from(z).exp() } else { 0.0 }).collect();
-            let total: f64 = mass.iter().sum();
-            probabilities.extend(mass.into_iter().map(|mass| mass / total));
-        }
-        let what = format!("filter_{j}_probs");
-        let expected = &self.expected[&what].values;
-        let zero = |values: &[f64]| values.iter().map(|&p| p == 0.0).collect::<Vec<_>>();
-        assert_eq!(zero(&probabilities), zero(expected), "{}: {what}: which codes stay", self.name);
-        compare_to_largest(&what, probabilities, expected);
     }
 
     /// Logits of every token with the golden tokens fed: one row per slot and step, and all rows in one pass.
@@ -251,12 +220,15 @@ impl Case<'_> {
 
     /// Greedy decoding from the program's own session, all pictures at once and each alone.
     fn check_tokens(&self, i: usize, sampling: &Sampling) {
-        let tokens = self.latent_size * self.latent_size;
         let requests: Vec<Request> = self
             .labels
             .iter()
             .enumerate()
-            .map(|(image, &class)| Request { class, image: image as u64, sampling: *sampling })
+            .map(|(image, &class)| Request {
+                condition: Conditioning::Class(class),
+                image: image as u64,
+                sampling: *sampling,
+            })
             .collect();
         let run = |places| {
             let shape = self.shape(Elem::F32, places);
@@ -265,23 +237,62 @@ impl Case<'_> {
         };
         let found = run(requests.len());
         assert_eq!(found, run(1), "{}: pictures depend on their batch", self.name);
-        let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
-        let margin = &self.expected[&format!("greedy_{i}_margin")].values;
-        let logits = &self.expected[&format!("greedy_{i}_logits")].values;
-        let tolerance = 2e-4 * logits.iter().fold(0.0f64, |max, x| max.max(x.abs()));
-        let mut compared = 0;
-        for (picture, codes) in found.iter().enumerate() {
-            for (t, &code) in codes.iter().enumerate() {
-                let at = picture * tokens + t;
-                if f64::from(code) != golden[at] {
-                    // A tie within the tolerance may be broken the other way; from there on the pictures differ by right.
-                    assert!(margin[at] <= tolerance, "{}: greedy_{i}: picture {picture}, token {t}", self.name);
-                    break;
-                }
-                compared += 1;
-            }
-        }
-        println!("{}: greedy_{i}_tokens: {compared} of {} equal", self.name, golden.len());
-        assert!(10 * compared >= 9 * golden.len(), "{}: greedy_{i}: too few tokens compared", self.name);
+        compare_tokens(self.name, i, &found, self.expected);
     }
+}
+
+/// The table's rows, of which those of all condition tokens are row 0 of ours.
+pub fn check_rotation(name: &str, config: &GptConfig, latent_size: usize, expected: &BTreeMap<String, Expected>) {
+    let table = freqs_cis(latent_size, config.head_dim(), config.rope_base);
+    let expected = &expected["rope_2d"].values;
+    let row = config.head_dim();
+    let found = table[..row].iter().cycle().take(expected.len() + row - table.len()).chain(&table[row..]);
+    let used = compare_to_largest("rope_2d", found.map(|&x| f64::from(x)), expected);
+    println!("{name}: rope_2d: {:.1} % of the allowance", 100.0 * used);
+}
+
+/// Probabilities after temperature, top-k, top-p and softmax.
+pub fn check_filter(name: &str, vocab_size: usize, expected: &BTreeMap<String, Expected>, j: usize, filter: &Value) {
+    let options = GenerationOptions {
+        temperature: filter["temperature"].as_f64().unwrap() as f32,
+        top_k: Some(filter["top_k"].as_i64().unwrap()),
+        top_p: filter["top_p"].as_f64().unwrap() as f32,
+        ..Default::default()
+    };
+    let sampling = options.validate(vocab_size).expect("valid options");
+    let mut probabilities = Vec::new();
+    for logits in expected["filter_logits"].values.chunks_exact(vocab_size) {
+        let z: Vec<f32> = logits.iter().map(|&logit| logit as f32 / sampling.temperature).collect();
+        let keep = ops::cutoff(&z, sampling.top_k as usize, sampling.top_p, &mut vec![0.0; vocab_size]);
+        let mass: Vec<f64> = z.iter().map(|&z| if z >= keep { f64::from(z).exp() } else { 0.0 }).collect();
+        let total: f64 = mass.iter().sum();
+        probabilities.extend(mass.into_iter().map(|mass| mass / total));
+    }
+    let what = format!("filter_{j}_probs");
+    let expected = &expected[&what].values;
+    let zero = |values: &[f64]| values.iter().map(|&p| p == 0.0).collect::<Vec<_>>();
+    assert_eq!(zero(&probabilities), zero(expected), "{name}: {what}: which codes stay");
+    compare_to_largest(&what, probabilities, expected);
+}
+
+/// Codes against those of setting `i`, up to where a tie may have been broken the other way.
+pub fn compare_tokens(name: &str, i: usize, found: &[Vec<u32>], expected: &BTreeMap<String, Expected>) {
+    let golden = &expected[&format!("greedy_{i}_tokens")].values;
+    let margin = &expected[&format!("greedy_{i}_margin")].values;
+    let logits = &expected[&format!("greedy_{i}_logits")].values;
+    let tolerance = 2e-4 * logits.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+    let mut compared = 0;
+    for (picture, codes) in found.iter().enumerate() {
+        for (t, &code) in codes.iter().enumerate() {
+            let at = picture * codes.len() + t;
+            if f64::from(code) != golden[at] {
+                // A tie within the tolerance may be broken the other way; from there on the pictures differ by right.
+                assert!(margin[at] <= tolerance, "{}: greedy_{i}: picture {picture}, token {t}", name);
+                break;
+            }
+            compared += 1;
+        }
+    }
+    println!("{}: greedy_{i}_tokens: {compared} of {} equal", name, golden.len());
+    assert!(10 * compared >= 9 * golden.len(), "{}: greedy_{i}: too few tokens compared", name);
 }

@@ -87,6 +87,25 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
             *scores.add(j) = S::reduce_add(products::<S, T>(q, k.add(j * head_dim), head_dim)) * scale;
         }
         *scores += prefix;
+        finish::<S, T>(out, scores, keys, v, head_dim, head_dim);
+    }
+}
+
+/// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart.
+///
+/// # Safety
+/// `v` holds `keys` such rows, `out` head_dim elements, `scores` room for all keys, rounded up to whole vectors.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd, T: Element>(
+    out: *mut f32,
+    scores: *mut f32,
+    keys: usize,
+    v: *const T,
+    head_dim: usize,
+    stride: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
         let scores = std::slice::from_raw_parts_mut(scores, keys.next_multiple_of(LANES));
         // What fills the last vector weighs nothing.
         scores[keys..].fill(f32::NEG_INFINITY);
@@ -108,18 +127,18 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
         // Four vectors of channels at a time keep the multiply-adds of consecutive keys independent.
         let mut c = 0;
         while c + 4 * LANES <= head_dim {
-            mix::<S, T, 4>(out.add(c), v.add(c), scores, keys, head_dim, share);
+            mix::<S, T, 4>(out.add(c), v.add(c), scores, keys, stride, share);
             c += 4 * LANES;
         }
         while c + LANES <= head_dim {
-            mix::<S, T, 1>(out.add(c), v.add(c), scores, keys, head_dim, share);
+            mix::<S, T, 1>(out.add(c), v.add(c), scores, keys, stride, share);
             c += LANES;
         }
         if c < head_dim {
             let rest = head_dim - c;
             let mut sum = S::splat(0.0);
             for (j, weight) in scores[..keys].iter().enumerate() {
-                sum = S::fma(S::splat(*weight), T::load_partial::<S>(v.add(j * head_dim + c), rest), sum);
+                sum = S::fma(S::splat(*weight), T::load_partial::<S>(v.add(j * stride + c), rest), sum);
             }
             S::store_partial(out.add(c), S::mul(sum, share), rest);
         }
@@ -133,16 +152,16 @@ unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
     v: *const T,
     weights: &[f32],
     keys: usize,
-    head_dim: usize,
+    stride: usize,
     share: S::V,
 ) {
-    // SAFETY: as `attend_body`.
+    // SAFETY: as `finish`.
     unsafe {
         let mut sums = [S::splat(0.0); VECTORS];
         for (j, weight) in weights[..keys].iter().enumerate() {
             let weight = S::splat(*weight);
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(weight, T::load::<S>(v.add(j * head_dim + i * LANES)), *sum);
+                *sum = S::fma(weight, T::load::<S>(v.add(j * stride + i * LANES)), *sum);
             }
         }
         for (i, sum) in sums.into_iter().enumerate() {
@@ -152,8 +171,11 @@ unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
 }
 
 /// The sixteen partial sums of Σ_c q[c] * k[c], in the order of `product`.
+///
+/// # Safety
+/// Both hold `head_dim` elements.
 #[inline(always)]
-unsafe fn products<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) -> S::V {
+pub(super) unsafe fn products<S: Simd, T: Element>(q: *const f32, k: *const T, head_dim: usize) -> S::V {
     let whole = head_dim / LANES * LANES;
     // SAFETY: both hold head_dim elements.
     unsafe {

@@ -39,6 +39,11 @@ impl Buffer {
         self.lines.as_ptr().cast_mut().cast()
     }
 
+    /// How many whole elements of a type it holds.
+    pub fn len<T>(&self) -> usize {
+        self.len_bytes / size_of::<T>()
+    }
+
     /// All of it, while nobody else has it.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `&mut self` excludes every other user; any bytes are a valid u8.

@@ -7,20 +7,28 @@ mod attention;
 mod codebook_lookup;
 mod conv2d;
 mod embed;
+mod gate;
 mod group_norm_stats;
+mod linear;
 mod linear_residual;
 mod memory;
 mod nearest_code;
+mod norm_gated_gelu;
+mod norm_linear;
 mod norm_logits;
 mod norm_qkv_rope;
+mod norm_rows;
 mod norm_swiglu;
 mod panels;
 mod pixels_to_input;
+mod prefix_mean;
 mod product;
 mod sample;
+mod set_prefix;
 pub mod simd;
 mod spatial_attention;
 mod team;
+mod text_attention;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -127,9 +135,15 @@ impl Scratch {
 
 fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
     match op {
-        Op::Embed(_) | Op::LinearResidual(_) | Op::CodebookLookup(_) | Op::PixelsToInput(_) | Op::NearestCode(_) => {
-            Scratch::default()
-        }
+        Op::Embed(_)
+        | Op::LinearResidual(_)
+        | Op::CodebookLookup(_)
+        | Op::PixelsToInput(_)
+        | Op::NearestCode(_)
+        | Op::Linear(_)
+        | Op::NormRows(_)
+        | Op::PrefixMean(_)
+        | Op::SetPrefix(_) => Scratch::default(),
         Op::NormQkvRope(op) => norm_qkv_rope::scratch(op, graph),
         Op::Attention(op) => attention::scratch(op),
         Op::NormSwiglu(op) => norm_swiglu::scratch(op, graph),
@@ -138,6 +152,9 @@ fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
         Op::GroupNormStats(op) => group_norm_stats::scratch(op, graph),
         Op::Conv2d(op) => conv2d::scratch(op),
         Op::SpatialAttention(op) => spatial_attention::scratch(op),
+        Op::NormLinear(op) => norm_linear::scratch(op, graph),
+        Op::NormGatedGelu(op) => norm_gated_gelu::scratch(op, graph),
+        Op::TextAttention(op) => text_attention::scratch(op),
     }
 }
 
@@ -200,6 +217,13 @@ impl Context<'_> {
             Op::SpatialAttention(op) => spatial_attention::run(op, self),
             Op::PixelsToInput(op) => pixels_to_input::run(op, self),
             Op::NearestCode(op) => nearest_code::run(op, self),
+            Op::Linear(op) => linear::run(op, self),
+            Op::NormLinear(op) => norm_linear::run(op, self),
+            Op::NormGatedGelu(op) => norm_gated_gelu::run(op, self),
+            Op::NormRows(op) => norm_rows::run(op, self),
+            Op::TextAttention(op) => text_attention::run(op, self),
+            Op::PrefixMean(op) => prefix_mean::run(op, self),
+            Op::SetPrefix(op) => set_prefix::run(op, self),
         }
     }
 }

@@ -258,21 +258,59 @@ pub unsafe fn deal<E: Epilogue>(
     weight: WeightId,
     x: *const f32,
     (width, depth): (usize, usize),
+    epilogue: E,
+) {
+    // SAFETY: passed on.
+    unsafe { deal_from(cx, (weight, 0), x, (width, depth), epilogue) }
+}
+
+/// As [`deal`], of the weight's rows from `first` on; the epilogue counts from there.
+///
+/// # Safety
+/// As [`deal`].
+pub unsafe fn deal_from<E: Epilogue>(
+    cx: &Context<'_>,
+    (weight, first): (WeightId, usize),
+    x: *const f32,
+    (width, depth): (usize, usize),
     mut epilogue: E,
 ) {
     let data = cx.weight(weight);
-    let rows = cx.extent.rows;
+    assert!((first + width) * depth <= data.len(), "rows {first} to {} outside the weight", first + width);
+    let (rows, skip) = (cx.extent.rows, first * depth);
     cx.member.deal(width, chunk(width, cx.member.team_size()), |range| {
-        // SAFETY: the weight's shape is (width, depth) by the graph; the rest is the caller's.
+        // SAFETY: the weight has those rows; the rest is the caller's.
         unsafe {
             match data.elem() {
                 Elem::Bf16 => {
-                    product(cx.isa, Product::<u16> { weight: data.ptr(), x, depth, rows }, range, &mut epilogue);
+                    let weight = data.ptr::<u16>().add(skip);
+                    product(cx.isa, Product { weight, x, depth, rows }, range, &mut epilogue);
                 }
-                _ => product(cx.isa, Product::<f32> { weight: data.ptr(), x, depth, rows }, range, &mut epilogue),
+                _ => {
+                    let weight = data.ptr::<f32>().add(skip);
+                    product(cx.isa, Product { weight, x, depth, rows }, range, &mut epilogue);
+                }
             }
         }
     });
+}
+
+/// out[r, n] = map(sum)
+pub struct Store<F> {
+    /// (R, width)
+    pub out: *mut f32,
+    pub width: usize,
+    pub map: F,
+}
+
+impl<F: Fn(f32) -> f32> Epilogue for Store<F> {
+    #[inline(always)]
+    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize) {
+        for (i, sum) in sums.into_iter().take(count).enumerate() {
+            // SAFETY: element (r, n + i) is inside `out` and this member's.
+            unsafe { *self.out.add(r * self.width + n + i) = (self.map)(sum) }
+        }
+    }
 }
 
 /// RMSNorm of every row of `x` into the shared scratch, (R, width).
@@ -280,14 +318,19 @@ pub unsafe fn deal<E: Epilogue>(
 /// The weight is applied after the division, as LlamaGen does.
 pub fn normalize(cx: &Context<'_>, x: BufferId, norm: WeightId, width: usize, eps: f32) -> *const f32 {
     let out = cx.shared_scratch();
+    normalize_into(cx, out, x, norm, width, eps);
+    out
+}
+
+/// RMSNorm of every row of `x` into `out`, (R, width).
+pub fn normalize_into(cx: &Context<'_>, out: *mut f32, x: BufferId, norm: WeightId, width: usize, eps: f32) {
     let (x, weight) = (cx.buffer::<f32>(x), cx.weight(norm).ptr::<f32>());
     cx.member.deal(cx.extent.rows, 1, |rows| {
         for r in rows {
-            // SAFETY: row r of x and of the scratch is this member's; both are `width` wide.
+            // SAFETY: row r of x and of `out` is this member's; both are `width` wide.
             unsafe { rms_norm(cx.isa, out.add(r * width), x.add(r * width), weight, width, eps) }
         }
     });
-    out
 }
 
 kernel!(fn rms_norm(out: *mut f32, x: *const f32, weight: *const f32, width: usize, eps: f32) = rms_norm_body);

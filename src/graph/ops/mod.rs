@@ -7,28 +7,42 @@ mod codebook_lookup;
 mod conv2d;
 mod embed;
 mod group_norm_stats;
+mod linear;
 mod linear_residual;
 mod nearest_code;
+mod norm_gated_gelu;
+mod norm_linear;
 mod norm_logits;
 mod norm_qkv_rope;
+mod norm_rows;
 mod norm_swiglu;
 mod pixels_to_input;
+mod prefix_mean;
 mod sample;
+mod set_prefix;
 mod spatial_attention;
+mod text_attention;
 
 pub use attention::Attention;
 pub use codebook_lookup::CodebookLookup;
 pub use conv2d::{Conv2d, Kernel, Norm, Store};
 pub use embed::Embed;
 pub use group_norm_stats::{GROUPS, GroupNormStats};
+pub use linear::{Activation, Linear};
 pub use linear_residual::LinearResidual;
 pub use nearest_code::NearestCode;
+pub use norm_gated_gelu::NormGatedGelu;
+pub use norm_linear::NormLinear;
 pub use norm_logits::NormLogits;
 pub use norm_qkv_rope::{CacheShape, NormQkvRope};
+pub use norm_rows::NormRows;
 pub use norm_swiglu::NormSwiglu;
 pub use pixels_to_input::PixelsToInput;
+pub use prefix_mean::PrefixMean;
 pub use sample::{NO_CODE, Sample, cutoff, gumbel, gumbel_of, philox};
+pub use set_prefix::SetPrefix;
 pub use spatial_attention::SpatialAttention;
+pub use text_attention::TextAttention;
 
 use super::twin::Twin;
 use super::{Cost, Extent, Graph, Load};
@@ -81,4 +95,11 @@ ops! {
     SpatialAttention: "spatial_attention",
     PixelsToInput: "pixels_to_input",
     NearestCode: "nearest_code",
+    Linear: "linear",
+    NormLinear: "norm_linear",
+    NormGatedGelu: "norm_gated_gelu",
+    NormRows: "norm_rows",
+    TextAttention: "text_attention",
+    PrefixMean: "prefix_mean",
+    SetPrefix: "set_prefix",
 }

@@ -1,0 +1,67 @@
+//! Text encoders: the features of every valid token, of each text alone and of all in one pass.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use half::bf16;
+use serde_json::Value;
+use smalti::backend::cpu::CpuExecutor;
+use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
+use smalti::config::T5Config;
+use smalti::generate::{TextEncoder, TextFeatures};
+use smalti::graph::Elem;
+use smalti::models::T5Shape;
+
+use crate::common::{Expected, compare_to_largest};
+
+pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String, Expected>) {
+    let tokens = meta["max_length"].as_u64().expect("max_length") as usize;
+    let checkpoint = Checkpoint::open(folder, WeightsChoice::Model).expect("the folder opens");
+    let config = T5Config::detect(&checkpoint).expect("a T5 encoder");
+
+    // Valid tokens stand first in each row of `tokens`; what the mask leaves out has no row here at all.
+    let texts: Vec<Vec<u32>> = expected["input_ids"]
+        .values
+        .chunks_exact(tokens)
+        .zip(expected["attention_mask"].values.chunks_exact(tokens))
+        .map(|(ids, mask)| {
+            let valid = mask.iter().filter(|&&valid| valid == 1.0).count();
+            assert!(mask[..valid].iter().all(|&valid| valid == 1.0), "{name}: padding stands behind the text");
+            ids[..valid].iter().map(|&id| id as u32).collect()
+        })
+        .collect();
+    let width = config.d_model;
+    let hidden = expected["last_hidden_state"].values.chunks_exact(tokens * width);
+    let expected: Vec<f64> =
+        hidden.zip(&texts).flat_map(|(hidden, text)| &hidden[..text.len() * width]).copied().collect();
+
+    let encode = |checkpoint: &Checkpoint, precision, rows, batch: usize| {
+        let shape = T5Shape { rows, tokens, precision, activations: Elem::F32 };
+        let mut encoder = TextEncoder::new(&CpuExecutor::new(2), checkpoint, &config, &shape).expect("an encoder");
+        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let parts = texts.chunks(batch).map(|texts| encoder.encode(texts).expect("features"));
+        parts.collect::<Vec<_>>().concat()
+    };
+    let values = |features: &[TextFeatures]| -> Vec<f64> {
+        features.iter().flat_map(TextFeatures::values).map(|&x| f64::from(x)).collect()
+    };
+    let alone = encode(&checkpoint, Elem::F32, tokens, 1);
+    let used = compare_to_largest(&format!("{name}: last_hidden_state"), values(&alone), &expected);
+    println!("{name}: last_hidden_state: {:.1} % of the allowance", 100.0 * used);
+    for (rows, batch) in [(texts.len() * tokens, texts.len()), (tokens + 3, texts.len()), (2 * tokens, 2)] {
+        assert!(
+            encode(&checkpoint, Elem::F32, rows, batch) == alone,
+            "{name}: features depend on the texts beside them"
+        );
+    }
+
+    // In bf16 the matrices are rounded and nothing else is: f32 with the rounded values gives the same bits.
+    let rounded = |(name, tensor): (&String, &Tensor)| {
+        let is_matrix = tensor.shape().len() == 2 && !name.contains("relative_attention_bias");
+        let values = tensor.to_f32().into_iter().map(|x| if is_matrix { bf16::from_f32(x).to_f32() } else { x });
+        (name.clone(), Tensor::from_f32(tensor.shape().to_vec(), &values.collect::<Vec<_>>()))
+    };
+    let tensors = checkpoint.tensors().iter().map(rounded).collect();
+    let rounded = Checkpoint::from_tensors("rounded", tensors, checkpoint.metadata().clone());
+    assert!(encode(&checkpoint, Elem::Bf16, tokens, 1) == encode(&rounded, Elem::F32, tokens, 1), "{name}: bf16");
+}

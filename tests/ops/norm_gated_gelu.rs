@@ -1,0 +1,60 @@
+//! out = gelu(wi_0 · n) * (wi_1 · n). Rounding: both products' sums, each passed on by the other factor.
+
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, U, largest_sum, norm_roundings, sum_error};
+
+fn case(elem: Elem, hidden_dim: usize, dim: usize, rows: usize) -> (Case, ops::NormGatedGelu) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("norm_gated_gelu", extent);
+    let op = ops::NormGatedGelu {
+        out: graph.buffer("out", Elem::F32, Per::Row, &[hidden_dim], Role::Scratch),
+        x: graph.buffer("x", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        norm: graph.weight("layer_norm.weight", Elem::F32, &[dim], Source::Tensor),
+        wi_0: graph.weight("wi_0.weight", elem, &[hidden_dim, dim], Source::Tensor),
+        wi_1: graph.weight("wi_1.weight", elem, &[hidden_dim, dim], Source::Tensor),
+        hidden_dim,
+        dim,
+        eps: 1e-6,
+    };
+    let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let phase = graph.phase("step");
+    graph.push(phase, "norm_gated_gelu", op.clone());
+    let random = &mut Random::new((hidden_dim + dim + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    case.fill(op.x, random.normals(rows * dim).into_iter().map(|x| 5.0 * x).collect());
+    case.rows = Some((table, vec![Row::default(); rows]));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin() {
+    for elem in [Elem::F32, Elem::Bf16] {
+        for (hidden_dim, dim) in [(1280, 512), (96, 48), (31, 33), (2, 16), (513, 128)] {
+            for rows in ROW_COUNTS {
+                let (case, op) = case(elem, hidden_dim, dim, rows);
+                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let sums: Vec<(f64, f64)> = (0..rows)
+                    .map(|r| {
+                        let x = before.rms_norm(op.norm, before.row(op.x, r, dim), op.eps);
+                        (largest_sum(&before, op.wi_0, &x), largest_sum(&before, op.wi_1, &x))
+                    })
+                    .collect();
+                let expected = &twin.buffers[op.out.index()];
+                let product = sum_error(dim, norm_roundings(dim));
+                compare(
+                    &format!("{elem:?} ({hidden_dim}, {dim}) x {rows}"),
+                    case.values(&left, op.out),
+                    expected,
+                    |i| {
+                        // |gelu'| ≤ 1.13 and |gelu(x)| ≤ |x|; exp is good to 2 ulp, division and product to one rounding.
+                        let (gate, up) = sums[i / hidden_dim];
+                        2.13 * product * gate * up + 8.0 * U * expected[i].abs()
+                    },
+                );
+                case.check_rows_alone(&left, &[op.out]);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! out = some rows of weight · rms_norm(x). Rounding: the norm's and the product's sum.
+
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+
+fn case(elem: Elem, (first, width, of): (usize, usize, usize), depth: usize, rows: usize) -> (Case, ops::NormLinear) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("norm_linear", extent);
+    let op = ops::NormLinear {
+        out: graph.buffer("out", Elem::F32, Per::Row, &[width], Role::Scratch),
+        x: graph.buffer("x", Elem::F32, Per::Row, &[depth], Role::Scratch),
+        norm: graph.weight("norm.weight", Elem::F32, &[depth], Source::Tensor),
+        weight: graph.weight("weight", elem, &[of, depth], Source::Tensor),
+        first,
+        width,
+        depth,
+        eps: 1e-6,
+    };
+    let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let phase = graph.phase("step");
+    graph.push(phase, "norm_linear", op.clone());
+    let random = &mut Random::new((first + width * depth + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    case.fill(op.x, random.normals(rows * depth).into_iter().map(|x| 5.0 * x).collect());
+    case.rows = Some((table, vec![Row::default(); rows]));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin() {
+    // v of GPT-B's wqkv, T5-XL's q, the golden models', and odd ones.
+    let sizes =
+        [((1536, 768, 2304), 768), ((0, 2048, 2048), 2048), ((0, 48, 48), 48), ((5, 7, 13), 33), ((1, 1, 2), 1)];
+    for elem in [Elem::F32, Elem::Bf16] {
+        for (part, depth) in sizes {
+            for rows in ROW_COUNTS {
+                let (case, op) = case(elem, part, depth, rows);
+                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let largest: Vec<f64> = (0..rows)
+                    .map(|r| {
+                        largest_sum(&before, op.weight, &before.rms_norm(op.norm, before.row(op.x, r, depth), op.eps))
+                    })
+                    .collect();
+                let what = format!("{elem:?} {part:?} of {depth} x {rows}");
+                compare(&what, case.values(&left, op.out), &twin.buffers[op.out.index()], |i| {
+                    sum_error(depth, norm_roundings(depth)) * largest[i / op.width]
+                });
+                case.check_rows_alone(&left, &[op.out]);
+            }
+        }
+    }
+}

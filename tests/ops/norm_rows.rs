@@ -1,0 +1,50 @@
+//! out = rms_norm(x). Rounding: the squares' sum, the root, the division and two products.
+
+use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
+
+use crate::common::compare;
+use crate::harness::{Case, ROW_COUNTS, Random, U, norm_roundings};
+
+fn case(dim: usize, rows: usize, scale: f32) -> (Case, ops::NormRows) {
+    let extent = Extent { rows, draws: 0 };
+    let mut graph = Graph::new("norm_rows", extent);
+    let op = ops::NormRows {
+        out: graph.buffer("out", Elem::F32, Per::Row, &[dim], Role::Output),
+        x: graph.buffer("x", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        norm: graph.weight("norm.weight", Elem::F32, &[dim], Source::Tensor),
+        dim,
+        eps: 1e-6,
+    };
+    let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let phase = graph.phase("step");
+    graph.push(phase, "norm_rows", op.clone());
+    let random = &mut Random::new((dim + rows) as u64);
+    let mut case = Case::new(graph, phase, extent, random);
+    case.fill(op.x, random.normals(rows * dim).into_iter().map(|x| scale * x).collect());
+    case.rows = Some((table, vec![Row::default(); rows]));
+    (case, op)
+}
+
+#[test]
+fn matches_its_twin() {
+    for dim in [2048, 48, 111, 31, 1] {
+        for (rows, scale) in ROW_COUNTS.into_iter().flat_map(|rows| [(rows, 1.0), (rows, 1e4)]) {
+            let (case, op) = case(dim, rows, scale);
+            let left = case.run_everywhere();
+            let expected = case.twin().buffers[op.out.index()].clone();
+            compare(&format!("{dim} x {rows} of {scale}"), case.values(&left, op.out), &expected, |i| {
+                norm_roundings(dim) * U * expected[i].abs() + f64::MIN_POSITIVE
+            });
+            case.check_rows_alone(&left, &[op.out]);
+        }
+    }
+}
+
+#[test]
+fn equal_channels_become_their_weights() {
+    let (mut case, op) = case(64, 2, 1.0);
+    case.buffers[0].1.fill(7.0);
+    let weights: Vec<f64> = case.weights[op.norm.index()].iter().map(|&w| f64::from(w)).collect();
+    let left = case.run_everywhere();
+    compare("7s", case.values(&left, op.out), &[&weights[..], &weights].concat(), |i| 4.0 * U * weights[i % 64].abs());
+}
