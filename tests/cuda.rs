@@ -13,7 +13,7 @@ use smalti::backend::cuda::device::{Device, Mapped, Memory, Ptr, Stream};
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Request, Session, generate};
+use smalti::generate::{Conditioning, Request, Session, generate};
 use smalti::graph::{Elem, Extent, Row};
 use smalti::models::{GptGraph, GptShape};
 use smalti::{Error, Result};
@@ -84,7 +84,8 @@ fn session(executor: &dyn Executor, places: usize) -> Result<Session> {
 
 fn codes(session: &mut Session, options: &GenerationOptions) -> Result<Vec<Vec<u32>>> {
     let sampling = options.validate(256).expect("valid options");
-    let requests: Vec<Request> = (0..3).map(|image| Request { class: 5, image, sampling }).collect();
+    let requests: Vec<Request> =
+        (0..3).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
     generate(session, &requests, |_| true)
 }
 
@@ -93,7 +94,7 @@ fn a_seed_gives_its_pictures_again_in_any_batch() {
     for (device, executor) in cuda_executors("sessions") {
         // Guidance that ends halfway: fewer rows from there on, another recording.
         for cfg_interval in [-1, 6] {
-            let options = GenerationOptions { cfg_interval, top_k: 50, seed: 9, ..Default::default() };
+            let options = GenerationOptions { cfg_interval, top_k: Some(50), seed: 9, ..Default::default() };
             let run = |places| codes(&mut session(executor.as_ref(), places).expect("a session"), &options);
             let first = run(3).expect("codes");
             assert_eq!(first, run(3).expect("codes"), "{device}: the second run differs");
