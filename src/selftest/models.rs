@@ -173,7 +173,7 @@ impl Model {
             cfg_scale: 1.5 + i as f32 / 4.0,
             temperature: if i % 4 == 3 { 0.5 } else { 1.0 },
             top_p: if i % 5 == 4 { 0.9 } else { 1.0 },
-            top_k: if i % 2 == 0 { vocab_size.min(2000) } else { vocab_size },
+            top_k: if i.is_multiple_of(2) { vocab_size.min(2000) } else { vocab_size },
             greedy: (i % 7 == 6).into(),
             reserved: [0; 3],
         };

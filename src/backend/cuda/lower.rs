@@ -49,12 +49,15 @@ pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
     }
 }
 
+/// From values in the checkpoint's order to what the kernels read.
+type Arrange = dyn Fn(&[bf16]) -> Vec<bf16>;
+
 /// Another order of a bf16 weight's values, made once at load.
 pub(super) struct Arrangement {
     /// Tells the orders of one weight apart.
     pub name: &'static str,
     /// From values in the checkpoint's order to what the kernels read.
-    pub arrange: Box<dyn Fn(&[bf16]) -> Vec<bf16>>,
+    pub arrange: Box<Arrange>,
 }
 
 impl Arrangement {

@@ -68,7 +68,7 @@ impl Built<'_> {
             return Ok(());
         }
         let built = format!("this program's kernels are for {}", self.targets.join(", "));
-        if !parse(self.ptx).is_some_and(|ptx| ptx <= capability) {
+        if parse(self.ptx).is_none_or(|ptx| ptx > capability) {
             return Err(format!("it has compute capability {capability}, {built}"));
         }
         // The driver compiles PTX of its own CUDA version and of earlier ones.
