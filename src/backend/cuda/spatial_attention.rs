@@ -17,7 +17,7 @@ const MAX_CHANNELS: usize = 64 * WARPS;
 /// Dynamic shared memory of a block of `rows` pixels: their q, the weights of a step's keys, and for each warp
 /// its maximum and its sum. Padded so that rows read together lie in different banks.
 fn shared_bytes(rows: usize, channels: usize) -> usize {
-    let (query, weights) = ((channels / 8 | 4) * 16, KEYS * 2 + 16);
+    let (query, weights) = (((channels / 8) | 4) * 16, KEYS * 2 + 16);
     rows * (query + weights + 2 * WARPS * size_of::<f32>())
 }
 
