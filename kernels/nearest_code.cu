@@ -30,9 +30,10 @@ nearest_code(uint32_t* __restrict__ codes,        // (P)
   grid_dependency_trigger();
   grid_dependency_wait();
   const uint32_t first = blockIdx.x * PIXELS;
-  for (uint32_t i = threadIdx.x; i < PIXELS * embed_dim; i += THREADS) {
-    const uint32_t pixel = first + i / embed_dim;
-    vectors[i % embed_dim][i / embed_dim] = pixel < pixels ? z[size_t(pixel) * embed_dim + i % embed_dim] : 0.0f;
+  const uint32_t padded = (embed_dim + 3) / 4 * 4;
+  for (uint32_t i = threadIdx.x; i < PIXELS * padded; i += THREADS) {
+    const uint32_t pixel = first + i / padded, e = i % padded;
+    vectors[e][i / padded] = pixel < pixels && e < embed_dim ? z[size_t(pixel) * embed_dim + e] : 0.0f;
   }
   __syncthreads();
 
@@ -43,11 +44,22 @@ nearest_code(uint32_t* __restrict__ codes,        // (P)
   for (uint32_t v = threadIdx.x; v < codebook_size; v += THREADS) {
     const float* row = codebook + size_t(v) * embed_dim;
     float sum[PIXELS] = {};
-#pragma unroll 8
-    for (uint32_t e = 0; e < embed_dim; e++) {
-      const float w = row[e];
+#pragma unroll 2
+    for (uint32_t e = 0; e < embed_dim; e += 4) {
+      float w[4];
+      if (embed_dim % 4 == 0) {
+        const uint4 raw = load_16(row + e);
+        w[0] = __uint_as_float(raw.x), w[1] = __uint_as_float(raw.y);
+        w[2] = __uint_as_float(raw.z), w[3] = __uint_as_float(raw.w);
+      } else {
 #pragma unroll
-      for (int p = 0; p < PIXELS; p++) sum[p] = fmaf(w, vectors[e][p], sum[p]);
+        for (int i = 0; i < 4; i++) w[i] = e + i < embed_dim ? row[e + i] : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int p = 0; p < PIXELS; p++) sum[p] = fmaf(w[i], vectors[e + i][p], sum[p]);
+      }
     }
 #pragma unroll
     for (int p = 0; p < PIXELS; p++) {

@@ -179,7 +179,7 @@ impl Lower for Conv2d {
 fn pack(values: &[bf16], n: usize, c: usize, side: usize) -> Vec<bf16> {
     let padded = (n.next_multiple_of(fragments::TILE), c.next_multiple_of(CHUNK) * side * side);
     let mut tiles = fragments::pack_with(padded.0, padded.1, |row, column| {
-        let (row, column) = (row & !8 | column & 8, column & !8 | row & 8);
+        let (row, column) = ((row & !8) | (column & 8), (column & !8) | (row & 8));
         let (tap, channel) = (column / 16 % (side * side), column / 16 / (side * side) * 16 + column % 16);
         let (kx, ky) = (tap / side, tap % side);
         match row < n && channel < c {
