@@ -27,11 +27,10 @@ __device__ __forceinline__ bf16 from_float<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-// Two bf16 in a word, `low` at the lower address.
+// Two bf16 in a word, `low` at the lower address: one instruction.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  const uint32_t l = __bfloat16_as_ushort(__float2bfloat16_rn(low));
-  const uint32_t h = __bfloat16_as_ushort(__float2bfloat16_rn(high));
-  return l | h << 16;
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 __device__ __forceinline__ float2 unpack_bf16(uint32_t pair) {

@@ -4,7 +4,8 @@
 // border around the map is zero after f. Pixels for people: clamp(127.5 y + 128, 0, 255) cut to a byte.
 //
 //   shapes   out, residual (R, H', W', N)   x (R, H, W, C)   bias (N)   stats (R, 32, 2)   norm_weight, norm_bias (C)
-//            weight: fragments of (N, [C / 32][2][tap column][tap row][16]), packed in backend/cuda/conv2d.rs
+//            weight: tiles of 16 x 16 of (N, [C / 32][2][tap column][tap row][16]), a lane's b0 and b1 of both mma
+//            beside each other, packed in backend/cuda/conv2d.rs
 //   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
 //            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8
 //   launch   grid (tiles of the map, tiles of N, R), 32 threads for each of a Tile's warps; shared memory: two input
@@ -25,7 +26,9 @@
 //   - each weight is wanted by one warp of a block alone, so it goes from L2 to registers, one tap column ahead,
 //     16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk through
 //     the same weights and find them in the first-level cache;
-// which makes 10 + 6 kilobyte-halves, 64 clocks, for 96 mma, that is 3/4 of their time at full rate.
+// which makes 16 times 512 bytes, 64 clocks, for 96 mma. Large's loop on sm_90a, for a stage and a warp: 576 HMMA,
+// 60 LDSM, 36 LDG.E.128, 9 others (248 registers, no spills on any target); its stage costs each thread six times
+// eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
 //
 // An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
 // tile is chosen changes nothing in the bits.
@@ -64,7 +67,7 @@ struct Tile {
   static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N, THREADS = WARP * WARPS_Y * WARPS_N;
 };
 using Large = Tile<8, 2, 1, 4, 2, true>;     // 8 x 16 pixels, 128 channels
-using Medium = Tile<4, 2, 1, 2, 6, true>;    // 4 x 16, 64
+using Medium = Tile<4, 2, 1, 2, 5, true>;    // 4 x 16, 64
 using Small = Tile<2, 1, 1, 2, 8, false>;    // 2 x 16, 32
 using Thin = Tile<2, 1, 4, 1, 5, false>;     // 8 x 16, 16
 using Wide = Tile<2, 2, 1, 4, 4, true>;      // 2 x 16, 128
@@ -86,32 +89,33 @@ struct Conv {
 // y * sigmoid(y) by the device's fast exponential and division: 2^-20 off, and rounded to bf16 next.
 __device__ __forceinline__ float silu_fast(float y) { return __fdividef(y, 1.0f + __expf(-y)); }
 
-// Eight channels of a stage and what a thread knows of them.
+// The input under a tile, border included: pixel by pixel 32 channels of it are a stage, copied 8 by 8.
 template <class K, class T>
 struct Stage {
-  static constexpr int H = K::span(T::H), W = K::span(TILE_W), VECTORS = H * W * (CHUNK / 8);
-  static constexpr int BYTES = H * W * PIXEL;
+  static constexpr int H = K::span(T::H), W = K::span(TILE_W), PIXELS = H * W, VECTORS = PIXELS * (CHUNK / 8);
+  static constexpr int BYTES = PIXELS * PIXEL;
 };
 
-// Where vector `i` of a stage comes from: index of the pixel's first channel, or -1 outside of the map.
+// Notes where in the image each pixel of a stage is: its index, or -1 outside of the map.
 template <class K, class T>
-__device__ __forceinline__ int pixel_of(const Conv& conv, int i, int top, int left) {
-  const int pixel = i / (CHUNK / 8), y = top + pixel / Stage<K, T>::W, x = left + pixel % Stage<K, T>::W;
-  const bool inside = unsigned(y) < unsigned(conv.height) && unsigned(x) < unsigned(conv.width);
-  return inside ? y * conv.width + x : -1;
+__device__ __forceinline__ void find_pixels(const Conv& conv, int* places, int top, int left) {
+  for (int i = threadIdx.x; i < Stage<K, T>::PIXELS; i += T::THREADS) {
+    const int y = top + i / Stage<K, T>::W, x = left + i % Stage<K, T>::W;
+    const bool inside = unsigned(y) < unsigned(conv.height) && unsigned(x) < unsigned(conv.width);
+    places[i] = inside ? y * conv.width + x : -1;
+  }
 }
 
-// Starts the copies of 32 channels from `channel` on; zeros outside of the map and beyond C.
+// Starts the copies of the 32 channels from `channel` on; zeros outside of the map and beyond C.
 template <class K, class T>
-__device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stage, const bf16* x, int channel, int top,
-                                           int left) {
-#pragma unroll
-  for (int first = 0; first < Stage<K, T>::VECTORS; first += T::THREADS) {
-    const int i = first + threadIdx.x;
-    if (Stage<K, T>::VECTORS % T::THREADS != 0 && i >= Stage<K, T>::VECTORS) break;
-    const int pixel = pixel_of<K, T>(conv, i, top, left), c = channel + i % (CHUNK / 8) * 8;
-    const bool there = pixel >= 0 && c < conv.channels_in;
-    const bf16* from = there ? x + size_t(pixel) * conv.channels_in + c : x;
+__device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stage, const int* places, const bf16* x,
+                                           int channel) {
+  const int c = channel + threadIdx.x % (CHUNK / 8) * 8;
+#pragma unroll 2
+  for (int i = threadIdx.x; i < Stage<K, T>::VECTORS; i += T::THREADS) {
+    const int place = places[i / (CHUNK / 8)];
+    const bool there = place >= 0 && c < conv.channels_in;
+    const bf16* from = there ? x + size_t(place) * conv.channels_in + c : x;
     cp_async_16(stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16, from, there ? 16 : 0);
   }
   cp_async_commit();
@@ -120,29 +124,30 @@ __device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stag
 // Brings what this thread copied to its final form; with GATHER it is read here, channel by channel.
 // `affine` (C): scale and shift of the normalization.
 template <class K, class T, bool GATHER>
-__device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* stage, const float2* affine, int channel,
-                                             int top, int left, size_t image) {
+__device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* stage, const int* places,
+                                             const float2* affine, int channel, size_t image) {
   const int c = channel + threadIdx.x % (CHUNK / 8) * 8;
   const bool normalized = conv.stats != nullptr;
   if (!GATHER && (!normalized || c >= conv.channels_in)) return;
   float scale[8], shift[8];
 #pragma unroll
-  for (int e = 0; e < 8; e++) {
-    const bool there = normalized && c + e < conv.channels_in;
-    const float2 pair = there ? affine[c + e] : make_float2(1.0f, 0.0f);
-    scale[e] = pair.x, shift[e] = pair.y;
+  for (int e = 0; e < 8; e += 2) {
+    // The table reaches to whole stages.
+    const uint4 raw = normalized ? load_16(affine + c + e) : make_uint4(0, 0, 0, 0);
+    scale[e] = __uint_as_float(raw.x), shift[e] = __uint_as_float(raw.y);
+    scale[e + 1] = __uint_as_float(raw.z), shift[e + 1] = __uint_as_float(raw.w);
   }
 #pragma unroll 2
   for (int i = threadIdx.x; i < Stage<K, T>::VECTORS; i += T::THREADS) {
-    const int pixel = pixel_of<K, T>(conv, i, top, left);
+    const int place = places[i / (CHUNK / 8)];
     unsigned char* at = stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16;
-    if (pixel < 0) {
+    if (place < 0) {
       if (GATHER) store_16(at, make_uint4(0, 0, 0, 0));
       continue;
     }
     float v[8];
     if (GATHER) {
-      const size_t from = (image * conv.height * conv.width + pixel) * conv.channels_in + c;
+      const size_t from = (image * conv.height * conv.width + place) * conv.channels_in + c;
 #pragma unroll
       for (int e = 0; e < 8; e++) {
         v[e] = 0.0f;
@@ -203,12 +208,12 @@ template <class K, class T>
 struct Weights {
   uint4 tile[T::N16][K::SIDE];
 
-  // `from`: this lane's part of each tile of outputs.
+  // `from`: this lane's part of each tile of outputs, at the stage's beginning.
   __device__ __forceinline__ void load(const bf16* const (&from)[T::N16], int step) {
 #pragma unroll
     for (int j = 0; j < T::N16; j++) {
 #pragma unroll
-      for (int ky = 0; ky < K::SIDE; ky++) tile[j][ky] = load_16(from[j] + (size_t(step) * K::SIDE + ky) * 256);
+      for (int ky = 0; ky < K::SIDE; ky++) tile[j][ky] = load_16(from[j] + (step * K::SIDE + ky) * 256);
     }
   }
 };
@@ -217,33 +222,42 @@ template <class K, class T, bool GATHER>
 __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   constexpr int STEPS = 2 * K::SIDE;  // of a stage: 16 channels and one tap column each
   DYN_SMEM(smem);
-  float2* affine = reinterpret_cast<float2*>(smem + 2 * Stage<K, T>::BYTES);  // (C)
+  SMEM_ARRAY(int, origin, [3]);  // of the tile: row, column, channel; kept here because registers are short
+  int* places = reinterpret_cast<int*>(smem + 2 * Stage<K, T>::BYTES);            // of a stage's pixels
+  float2* affine = reinterpret_cast<float2*>(places + (Stage<K, T>::PIXELS + 3) / 4 * 4);  // (C)
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int warp_n = warp % T::WARPS_N, warp_y = warp / T::WARPS_N;
   const int out_height = conv.height * K::REPEAT / K::STRIDE, out_width = conv.width * K::REPEAT / K::STRIDE;
   const int tiles_across = (out_width + TILE_W - 1) / TILE_W;
-  const int tile_y = blockIdx.x / tiles_across * T::H, tile_x = blockIdx.x % tiles_across * TILE_W;
-  const int top = K::first(tile_y), left = K::first(tile_x);
   const size_t image = blockIdx.z;
-  const int chunks = (conv.channels_in + CHUNK - 1) / CHUNK, last = chunks * STEPS - 1;
-  const int n_first = blockIdx.y * T::N + warp_n * 16 * T::N16;
+  const int chunks = (conv.channels_in + CHUNK - 1) / CHUNK;
 
   grid_dependency_trigger();
   // Beyond N the last tile's weights are multiplied and not stored.
   const bf16* weights[T::N16];
 #pragma unroll
   for (int j = 0; j < T::N16; j++) {
-    const int tile = min(n_first / 16 + j, (conv.channels_out + 15) / 16 - 1);
-    weights[j] = conv.weight + (size_t(tile) * (last + 1) * K::SIDE * WARP + lane) * 8;
+    const int tile = min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, (conv.channels_out + 15) / 16 - 1);
+    weights[j] = conv.weight + (size_t(tile) * chunks * STEPS * K::SIDE * WARP + lane) * 8;
   }
   Weights<K, T> b[2];
   b[0].load(weights, 0);
+  {
+    const int y = blockIdx.x / tiles_across * T::H, x = blockIdx.x % tiles_across * TILE_W;
+    if (threadIdx.x == 0) origin[0] = y, origin[1] = x, origin[2] = blockIdx.y * T::N;
+    find_pixels<K, T>(conv, places, K::first(y), K::first(x));
+  }
+  __syncthreads();  // `places` and `origin` are whole
   grid_dependency_wait();
 
   const bf16* x = static_cast<const bf16*>(conv.x) + image * conv.height * conv.width * conv.channels_in;
-  if (!GATHER) copy_stage<K, T>(conv, smem, x, 0, top, left);
+  if (!GATHER) copy_stage<K, T>(conv, smem, places, x, 0);
   if (conv.stats) {
-    for (int c = threadIdx.x; c < conv.channels_in; c += T::THREADS) {
+    for (int c = threadIdx.x; c < chunks * CHUNK; c += T::THREADS) {
+      if (c >= conv.channels_in) {
+        affine[c] = make_float2(0.0f, 0.0f);
+        continue;
+      }
       const float* pair = conv.stats + (image * GROUPS + c * GROUPS / conv.channels_in) * 2;
       const float scale = pair[1] * conv.norm_weight[c];
       affine[c] = make_float2(scale, fmaf(-pair[0], scale, conv.norm_bias[c]));
@@ -262,14 +276,14 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   for (int chunk = 0; chunk < chunks; chunk++) {
     unsigned char* stage = smem + chunk % 2 * Stage<K, T>::BYTES;
     cp_async_wait<0>();
-    finish_stage<K, T, GATHER>(conv, stage, affine, chunk * CHUNK, top, left, image);
+    finish_stage<K, T, GATHER>(conv, stage, places, affine, chunk * CHUNK, image);
     __syncthreads();  // the stage is whole, and nobody reads the other one any more
     if (!GATHER && chunk + 1 < chunks) {
-      copy_stage<K, T>(conv, smem + (chunk + 1) % 2 * Stage<K, T>::BYTES, x, (chunk + 1) * CHUNK, top, left);
+      copy_stage<K, T>(conv, smem + (chunk + 1) % 2 * Stage<K, T>::BYTES, places, x, (chunk + 1) * CHUNK);
     }
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-      b[(step + 1) % 2].load(weights, min(chunk * STEPS + step + 1, last));
+      b[(step + 1) % 2].load(weights, step + 1);  // behind the last there is one more, of zeros
       const Weights<K, T>& now = b[step % 2];
       const unsigned char* from = stage + pixels[step % K::SIDE] + step / K::SIDE * 32;
       uint32_t a[4];
@@ -283,15 +297,17 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
 #pragma unroll
           for (int j = 0; j < T::N16; j++) {
             const uint4 w = now.tile[j][ky];
-            mma_m16n8k16_bf16(acc[row][2 * j], a, {w.x, w.z});
-            mma_m16n8k16_bf16(acc[row][2 * j + 1], a, {w.y, w.w});
+            mma_m16n8k16_bf16(acc[row][2 * j], a, {w.x, w.y});
+            mma_m16n8k16_bf16(acc[row][2 * j + 1], a, {w.z, w.w});
           }
         }
       }
     }
+#pragma unroll
+    for (int j = 0; j < T::N16; j++) weights[j] += STEPS * K::SIDE * 256;
   }
 
-  const int n_lane = n_first + lane % 4 * 2, x_lane = tile_x + lane / 4;
+  const int n_lane = origin[2] + warp_n * 16 * T::N16 + lane % 4 * 2, x_lane = origin[1] + lane / 4;
   float bias[2 * T::N16][2];
 #pragma unroll
   for (int j = 0; j < 4 * T::N16; j++) {
@@ -300,7 +316,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   }
 #pragma unroll
   for (int row = 0; row < T::ROWS; row++) {
-    const int oy = tile_y + warp_y * T::ROWS + row;
+    const int oy = origin[0] + warp_y * T::ROWS + row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int ox = x_lane + 8 * half;

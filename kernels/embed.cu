@@ -11,7 +11,8 @@
 
 extern "C" __global__ void __launch_bounds__(128)
 embed(float* __restrict__ x,                        // (R, C)
-      const Row* __restrict__ rows,                 // (R)
+      const Row* rows,                              // (R); written while this launch starts, so no __restrict__:
+                                                    // it would allow loads that need not see what is written
       const bf16* __restrict__ embedding_table,     // (num_classes + 1, C)
       const bf16* __restrict__ tok_embeddings,      // (V, C)
       uint32_t dim) {                               // C

@@ -47,7 +47,7 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(AddToResidual{x, width}, input, {weight}, rows, width, depth);
 }
 
-THIN_KERNEL(linear_residual_thin_8, 1, 1, 8, 8)
+THIN_KERNEL(linear_residual_thin_8, 1, 1, 16, 8)
 KERNEL_EXPORT(linear_residual_thin_8)
 THIN_KERNEL(linear_residual_thin_16, 2, 2, 4, 4)
 KERNEL_EXPORT(linear_residual_thin_16)

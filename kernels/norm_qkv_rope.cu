@@ -18,29 +18,28 @@ struct TurnAndCache {
   float* q;
   bf16* k_cache;
   bf16* v_cache;
-  const Row* rows;
+  const Row* table;
   const float* freqs_cis;
   uint32_t dim;        // C
   uint32_t head_dim;   // D
   uint32_t positions;  // S
 
-  // What the row's table says, and the pair's cosine and sine. Its loads depend on one another: early.
+  // The row's place in the cache, at the first head, and the pair's cosine and sine. The loads depend on one another:
+  // early.
   struct Early {
-    uint32_t slot, position;
+    uint32_t cache_row;
     float2 turn;
   };
 
   __device__ __forceinline__ Early load(uint32_t r, uint32_t n) const {
-    const Row row = rows[r];
-    Early early{row.slot, row.position, make_float2(0.0f, 0.0f)};
-    if (row.slot != NO_SLOT && n < 2 * dim) {
-      early.turn = *reinterpret_cast<const float2*>(freqs_cis + size_t(row.position) * head_dim + n % head_dim);
-    }
-    return early;
+    const Row row = table[r];
+    if (row.slot == NO_SLOT) return {NO_SLOT, make_float2(0.0f, 0.0f)};
+    const float* turn = freqs_cis + size_t(row.position) * head_dim + n % head_dim;
+    return {row.slot * (dim / head_dim) * positions + row.position, *reinterpret_cast<const float2*>(turn)};
   }
 
   __device__ __forceinline__ void store(Early early, uint32_t r, uint32_t n, const float2 (&y)[1]) const {
-    if (early.slot == NO_SLOT) return;
+    if (early.cache_row == NO_SLOT) return;
     float2 v = y[0];
     if (n < 2 * dim) {
       v.x = __fsub_rn(__fmul_rn(y[0].x, early.turn.x), __fmul_rn(y[0].y, early.turn.y));
@@ -51,8 +50,8 @@ struct TurnAndCache {
       return;
     }
     bf16* cache = n < 2 * dim ? k_cache : v_cache;
-    const uint32_t c = n < 2 * dim ? n - dim : n - 2 * dim, heads = dim / head_dim;
-    const size_t row = (size_t(early.slot) * heads + c / head_dim) * positions + early.position;
+    const uint32_t c = n < 2 * dim ? n - dim : n - 2 * dim;
+    const size_t row = early.cache_row + c / head_dim * positions;
     *reinterpret_cast<uint32_t*>(cache + row * head_dim + c % head_dim) = pack_bf16(v.x, v.y);
   }
 };

@@ -18,6 +18,12 @@
 // An epilogue is a struct: MATRICES (2 where it wants two products of the same input, weight by weight), `Early`
 // with `load(r, n)`, what it reads for columns n and n + 1 of row r, called before the sums are there, and
 // `store(early, r, n, y)`. n is even.
+//
+// Tuning, from the machine code for sm_90a (no measurement yet): up to 128 registers in the thin shape, two blocks
+// on a multiprocessor; 8 to 16 LDG.128 per lane are under way, 32 to 64 KiB per block, all of them issued before
+// the wait (ACQBULK). A weight is loaded behind the mma that used its registers: before it, the compiler copies
+// the new value over and waits for it there. Activations are plain loads: `const __restrict__` would make them
+// LDG.CONSTANT, which neither the wait nor another launch's writes hold back.
 #pragma once
 
 #include "common.cuh"
@@ -184,13 +190,14 @@ struct NormedRows {
   }
 
   // rstd of the lane's rows. The squares are summed up in one order too: a chain per lane over the slice, the
-  // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit.
+  // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit. Up to 8 steps
+  // per slice (K = 1024) and 8 rows, x is read once and stays in registers.
   __device__ __forceinline__ void prepare(Slice slice) {
     SMEM_ARRAY(float, squares, [SLICES][8 * ROW_TILES]);
     const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
     float sums[ROW_TILES] = {};
     add_squares(sums, raw);
-    constexpr int MORE = 4 / ROW_TILES;  // registers: the weights are on their way into half of them
+    constexpr int MORE = ROW_TILES == 1 ? 3 : 4 / ROW_TILES;  // what the registers leave; 4 spill on sm_100
     for (uint32_t first = slice.first + HELD; first < slice.last; first += MORE) {
       float2 more[MORE][ROW_TILES][2];
       load_x(more, first, slice);
@@ -202,13 +209,14 @@ struct NormedRows {
       sums[tile] += __shfl_xor_sync(ALL_LANES, sums[tile], 2);
       if (threadIdx.x % 4 == 0) squares[warp][tile * 8 + g] = sums[tile];
     }
+    const float mean = __frcp_rn(static_cast<float>(depth));
     __syncthreads();
 #pragma unroll
     for (int tile = 0; tile < ROW_TILES; tile++) {
       float sum = 0.0f;
 #pragma unroll
       for (uint32_t s = 0; s < SLICES; s++) sum += squares[s][tile * 8 + g];
-      rstd[tile] = __frsqrt_rn(__fadd_rn(__fdiv_rn(sum, static_cast<float>(depth)), eps));
+      rstd[tile] = __frsqrt_rn(__fmaf_rn(sum, mean, eps));
     }
   }
 
@@ -293,11 +301,12 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
           const uint32_t a[4] = {ahead[i][tile].x, ahead[i][tile].y, ahead[i][tile].z, ahead[i][tile].w};
+#pragma unroll
+          for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
+          // Behind the use: into the same registers, without a copy that would wait for it.
           if (step + DEPTH < slice.last) {
             ahead[i][tile] = load_16_stream(from[tile] + size_t(step + DEPTH) * TILE_VECTORS);
           }
-#pragma unroll
-          for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
         }
         if (i % HELD == HELD - 1 && step + 1 < slice.last) input.load(step + 1, slice);
       }

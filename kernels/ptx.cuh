@@ -51,6 +51,12 @@ __device__ __forceinline__ void cp_async_16(void* dst, const void* src, int src_
                : "memory");
 }
 
+// The same with 8 bytes, of which `src_bytes` (0..8) are read; by way of the first-level cache.
+__device__ __forceinline__ void cp_async_8(void* dst, const void* src, int src_bytes = 8) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(smem_u32(dst)), "l"(src), "r"(src_bytes)
+               : "memory");
+}
+
 // Closes this thread's group of copies.
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -104,10 +110,11 @@ __device__ __forceinline__ void store_16(void* p, uint4 value) { *static_cast<ui
 __device__ __forceinline__ void store_8(void* p, uint2 value) { *static_cast<uint2*>(p) = value; }
 
 // 16 bytes of global memory that this launch reads once: they pass by the first-level cache.
-// Only for memory that nothing writes during the launch.
+// Only for memory that nothing writes during the launch. It is no `.nc` load all the same: ptxas moves those down,
+// behind grid_dependency_wait, and the weights would set out only when the launch before is over.
 __device__ __forceinline__ uint4 load_16_stream(const void* p) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(p));
   return v;

@@ -62,8 +62,8 @@ __device__ __forceinline__ void score(float (&s)[M][2][4], const unsigned char* 
 
 // Adds the keys from `key` on, by their weights, to this warp's channels; `v` points to this lane's eight.
 template <int M>
-__device__ __forceinline__ void mix(float (&o)[M][8][4], const unsigned char* weights, const bf16* v, bool lane_has_channels,
-                                    int key, int pixels, int channels) {
+__device__ __forceinline__ void mix(float (&o)[M][8][4], const unsigned char* weights, const bf16* v,
+                                    bool lane_has_channels, int key, int pixels, int channels) {
   const int lane = threadIdx.x % WARP, t = lane % 4;
 #pragma unroll 2
   for (int step = 0; step < KEYS / 16; step++) {

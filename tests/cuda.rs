@@ -4,14 +4,16 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use common::simt::{WAYS, executor};
+use common::simt::{WAYS, device, executor};
 use common::{cuda_executors, skip};
+use smalti::backend::cuda::CudaExecutor;
+use smalti::backend::cuda::device::{Device, Mapped, Memory, Ptr, Stream};
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Request, Session, generate};
+use smalti::generate::{Conditioning, Request, Session, generate};
 use smalti::graph::{Elem, Extent, Row};
 use smalti::models::{GptGraph, GptShape};
 use smalti::{Error, Result};
@@ -82,7 +84,8 @@ fn session(executor: &dyn Executor, places: usize) -> Result<Session> {
 
 fn codes(session: &mut Session, options: &GenerationOptions) -> Result<Vec<Vec<u32>>> {
     let sampling = options.validate(256).expect("valid options");
-    let requests: Vec<Request> = (0..3).map(|image| Request { class: 5, image, sampling }).collect();
+    let requests: Vec<Request> =
+        (0..3).map(|image| Request { condition: Conditioning::Class(5), image, sampling }).collect();
     generate(session, &requests, |_| true)
 }
 
@@ -91,7 +94,7 @@ fn a_seed_gives_its_pictures_again_in_any_batch() {
     for (device, executor) in cuda_executors("sessions") {
         // Guidance that ends halfway: fewer rows from there on, another recording.
         for cfg_interval in [-1, 6] {
-            let options = GenerationOptions { cfg_interval, top_k: 50, seed: 9, ..Default::default() };
+            let options = GenerationOptions { cfg_interval, top_k: Some(50), seed: 9, ..Default::default() };
             let run = |places| codes(&mut session(executor.as_ref(), places).expect("a session"), &options);
             let first = run(3).expect("codes");
             assert_eq!(first, run(3).expect("codes"), "{device}: the second run differs");
@@ -114,7 +117,7 @@ fn a_failed_device_ends_its_session_and_no_other() {
     broken.write(gpt.rows, 0, &[row]).expect("written");
     let error = broken.run_nodes(gpt.step, 0..gpt.sampling(), Extent { rows: 1, draws: 0 }).expect_err("a fault");
     let text = error.to_string();
-    for part in ["layers.0.attention.wqkv", "norm_qkv_rope", "blocks"] {
+    for part in ["layers.0.attention.wqkv", "norm_qkv_rope", "grid ", "block "] {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
     let again = broken.replay(gpt.step, Extent { rows: 1, draws: 0 }, 1).expect_err("it is of no use any more");
@@ -123,4 +126,61 @@ fn a_failed_device_ends_its_session_and_no_other() {
     let (gpt, mut fresh) = plan(&executor, 2);
     let found = logits(&gpt, fresh.as_mut(), &rows_at(0, 0..2));
     assert!(found.iter().all(|x| x.is_finite()), "a new session works");
+}
+
+/// A device that has failed and hands over to another one; it must be left alone.
+struct Failed(Mutex<Option<Arc<dyn Device>>>);
+
+impl Device for Failed {
+    fn describe(&self) -> String {
+        "failed".into()
+    }
+
+    fn multiprocessors(&self) -> usize {
+        unreachable!()
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        unreachable!()
+    }
+
+    fn alloc(&self, _: usize) -> Result<Ptr> {
+        unreachable!()
+    }
+
+    fn alloc_mapped(&self, _: usize) -> Result<Mapped> {
+        unreachable!()
+    }
+
+    unsafe fn free(&self, _: Ptr) {
+        unreachable!()
+    }
+
+    unsafe fn free_mapped(&self, _: Mapped) {
+        unreachable!()
+    }
+
+    fn stream(&self) -> Result<Box<dyn Stream>> {
+        unreachable!()
+    }
+
+    fn renewed(&self) -> Result<Option<Arc<dyn Device>>> {
+        let next = self.0.lock().unwrap().take();
+        Ok(Some(next.expect("it is asked once")))
+    }
+}
+
+#[test]
+fn a_new_session_is_on_the_device_that_stands_in_for_a_failed_one() {
+    let next = match device(WAYS[0], 4) {
+        Ok(device) => device,
+        Err(reason) => return skip("a device in place of another", &reason),
+    };
+    let executor = CudaExecutor::new(Arc::new(Failed(Mutex::new(Some(next)))));
+    assert_eq!(executor.describe(), "failed");
+    assert!(executor.free_memory() > 0);
+    assert!(executor.describe().starts_with("simt"), "{}", executor.describe());
+    let (gpt, mut plan) = plan(&executor, 2);
+    let found = logits(&gpt, plan.as_mut(), &rows_at(0, 0..2));
+    assert!(found.iter().all(|x| x.is_finite()));
 }

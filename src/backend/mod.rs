@@ -27,6 +27,12 @@ pub trait Executor: Send + Sync {
     /// Bytes of memory that a plan may still take.
     fn free_memory(&self) -> u64;
 
+    /// Bytes per second that a copy in the device's own memory reads and writes, measured now; `None` where that
+    /// memory is the host's.
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// Whether a replay returns before the device is done, so that the host has time to use.
     fn runs_ahead(&self) -> bool {
         false

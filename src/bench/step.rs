@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{ReadBandwidth, Spread};
+use super::Spread;
 use crate::Result;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::{self, DType, Entry};
@@ -87,14 +87,19 @@ impl StepBench {
         Ok(started.elapsed().as_secs_f64() / steps as f64)
     }
 
-    /// Rounds of bandwidth and `steps` steps in turn, after one round that does not count.
-    pub fn report(&mut self, bandwidth: &ReadBandwidth, rounds: usize, steps: usize) -> Result<StepReport> {
+    /// Rounds of bandwidth, in bytes per second, and `steps` steps in turn, after one round that does not count.
+    pub fn report(
+        &mut self,
+        mut bandwidth: impl FnMut() -> Result<f64>,
+        rounds: usize,
+        steps: usize,
+    ) -> Result<StepReport> {
         self.run(steps)?;
         let (mut times, mut bandwidths, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
-            let before = bandwidth.measure();
+            let before = bandwidth()?;
             let time = self.run(steps)?;
-            let bytes_per_second = (before + bandwidth.measure()) / 2.0;
+            let bytes_per_second = (before + bandwidth()?) / 2.0;
             ratios.push(time * bytes_per_second / self.cost.bytes() as f64);
             times.push(time);
             bandwidths.push(bytes_per_second);

@@ -119,7 +119,15 @@ fn step(args: &StepArgs) -> Result<()> {
     let guidance = !args.no_guidance;
     let mut bench =
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
-    let report = bench.report(&ReadBandwidth::new(args.device.threads), args.rounds, args.steps)?;
+    let host = match executor.copy_bandwidth()? {
+        Some(_) => None,
+        None => Some(ReadBandwidth::new(args.device.threads)),
+    };
+    let bandwidth = || match &host {
+        Some(host) => Ok(host.measure()),
+        None => Ok(executor.copy_bandwidth()?.expect("it was measured before")),
+    };
+    let report = bench.report(bandwidth, args.rounds, args.steps)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
@@ -132,7 +140,8 @@ fn step(args: &StepArgs) -> Result<()> {
         if guidance { ", guided" } else { "" }
     ))?;
     tell(format_args!("bytes         {:.1} MB per step", bytes / 1e6))?;
-    tell(format_args!("bandwidth     {:.1} GB/s read by all threads", bandwidth / 1e9))?;
+    let how = if host.is_some() { "read by all threads" } else { "copied by the device" };
+    tell(format_args!("bandwidth     {:.1} GB/s {how}", bandwidth / 1e9))?;
     tell(format_args!("floor         {:.2} ms", 1e3 * bytes / bandwidth))?;
     let ms = |seconds: f64| 1e3 * seconds;
     let spread = report.step;
@@ -153,7 +162,8 @@ fn vq(args: &VqArgs) -> Result<()> {
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
-    tell(format_args!("VQ-16 decode of {0}x{0} in f32, {1}", args.image_size, executor.describe()))?;
+    let activations = executor.activations().name();
+    tell(format_args!("VQ-16 decode of {0}x{0} in {activations}, {1}", args.image_size, executor.describe()))?;
     tell(format_args!(
         "decode        {:.3} s ({:.3} to {:.3})",
         report.decode.median, report.decode.min, report.decode.max

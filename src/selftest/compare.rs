@@ -24,8 +24,8 @@ impl Comparison {
     }
 }
 
-/// Half of bf16's last place, relative.
-const HALF_PLACE: f64 = 1.0 / 512.0;
+/// Half of bf16's last place at most, relative.
+const HALF_PLACE: f64 = 1.0 / 256.0;
 
 /// Compares every buffer's elements that either side has written, that is, changed.
 pub fn compare(rule: &Rule, before: &[Left], expected: &[Left], found: &[Left]) -> Comparison {
@@ -52,9 +52,10 @@ pub fn compare(rule: &Rule, before: &[Left], expected: &[Left], found: &[Left]) 
             }
             continue;
         }
+        let held = [expected, found].iter().filter(|left| left.elem == Elem::Bf16).count() as f64;
         for i in written {
             let [expected_value, found_value] = [values[1][i], values[2][i]];
-            let rounding = if found.elem == Elem::Bf16 { HALF_PLACE * expected_value.abs() } else { 0.0 };
+            let rounding = HALF_PLACE * held * expected_value.abs();
             let allowed = if exact { 0.0 } else { rule.allowed(spread) + rounding };
             let share = match (expected_value - found_value).abs() {
                 0.0 => 0.0,

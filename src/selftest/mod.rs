@@ -18,7 +18,7 @@ pub use self::rules::Rule;
 
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
-use crate::graph::{Cost, Extent, Graph, Load, Node, Phase};
+use crate::graph::{Cost, Extent, Graph, Load, Node, Phase, PhaseId};
 use crate::{Error, Result};
 
 /// What became of one op of a model.
@@ -54,8 +54,11 @@ impl Outcome {
 /// Launches of an op that one replay makes for the clock: what a replay itself costs then hardly counts.
 const LAUNCHES: usize = 16;
 
-/// Replays that are timed, three times over.
+/// Replays that are timed, three times over. With the launches in each, no more than the smallest model's tokens.
 const REPLAYS: usize = 8;
+
+/// Seconds of one replay beside which those of recording do not count.
+const LONG: f64 = 0.05;
 
 /// Runs every op of the model that is not like one before it, and hands out what became of each.
 ///
@@ -171,19 +174,33 @@ impl<'a> Both<'a> {
         let (expected, found) = (values::read(self.expected.as_mut())?, values::read(self.found.as_mut())?);
         let comparison = compare::compare(&Rule::of(op), &before, &expected, &found);
 
+        let cost = op.cost(self.found.graph(), &self.model.load());
+        let seconds = self.time(phases[1])?;
+        Ok(Outcome::Ran { comparison, seconds, cost })
+    }
+
+    /// Seconds per launch of a phase of [`LAUNCHES`]: the median of three times.
+    fn time(&mut self, phase: PhaseId) -> Result<f64> {
+        // The first replay goes into recording. One that takes long is time enough.
+        let first = self.replay(phase, 1)?;
+        if first > LONG {
+            return Ok(first / LAUNCHES as f64);
+        }
         let mut times = [0.0; 3];
         for time in &mut times {
-            // What the ops move on begins anew, and the first replay goes into recording.
-            values::fill_tables(self.model, self.found.as_mut())?;
-            self.found.replay(phases[1], self.extent, 1)?;
-            self.found.wait()?;
-            let started = Instant::now();
-            self.found.replay(phases[1], self.extent, REPLAYS)?;
-            self.found.wait()?;
-            *time = started.elapsed().as_secs_f64() / (REPLAYS * LAUNCHES) as f64;
+            *time = self.replay(phase, REPLAYS)? / (REPLAYS * LAUNCHES) as f64;
         }
         times.sort_by(f64::total_cmp);
-        let cost = op.cost(self.found.graph(), &self.model.load());
-        Ok(Outcome::Ran { comparison, seconds: times[1], cost })
+        Ok(times[1])
+    }
+
+    /// Seconds of some replays, what the ops move on at its beginning.
+    fn replay(&mut self, phase: PhaseId, times: usize) -> Result<f64> {
+        values::fill_tables(self.model, self.found.as_mut())?;
+        self.found.wait()?;
+        let started = Instant::now();
+        self.found.replay(phase, self.extent, times)?;
+        self.found.wait()?;
+        Ok(started.elapsed().as_secs_f64())
     }
 }

@@ -61,8 +61,8 @@ pub fn models(size: Size) -> Vec<Model> {
                 ..VqConfig::released(&[1, 2])
             };
             vec![
-                gpt("of head_dim 64", config(128, 2), 1, 4),
-                gpt("of head_dim 100", config(200, 2), 3, 4),
+                gpt("of head_dim 64", config(128, 2), 1, 12),
+                gpt("of head_dim 100", config(200, 2), 3, 12),
                 vq("VQ decoder", Kind::Decoder(tokenizer.clone()), 4),
                 vq("VQ encoder", Kind::Encoder(tokenizer), 4),
             ]

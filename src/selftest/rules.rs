@@ -1,13 +1,13 @@
 //! How far an op on a device may be from the same op on the CPU.
 //!
-//! Both start from equal values that bf16 holds. Where a device rounds something to bf16 on the way, each rounding
-//! is a relative error that lies evenly within ±2^-9, so of deviation 2^-9 / sqrt(3), and independent of the
-//! others. The values are independent with mean 0, so a sum of products whose terms carry r such errors is off by
-//! sqrt(r) · 2^-9 / sqrt(3) of the sum's own deviation, however long it is. Eight deviations are allowed: not one in
-//! 10^14 right elements is farther off, while one wrong term among a thousand already is.
+//! Both start from equal values that bf16 holds. Where a device rounds something to bf16 on the way, it is off by up
+//! to half a last place of eight bits: a relative error within ±2^-8, so of deviation 2^-8 / sqrt(3) at most, and
+//! independent of the others. The values are independent with mean 0, so a sum of products whose terms carry r such
+//! errors is off by sqrt(r) · 2^-8 / sqrt(3) of the sum's own deviation, however long it is. Eight deviations are
+//! allowed: not one in 10^14 right elements is farther off, while one wrong term among a thousand may be already.
 //!
 //! Sums in f32 differ by their order. A tensor core cuts what a partial sum cannot hold, 2^-23 of it per step of 16
-//! terms; partial sums reach four deviations. A result that is held in bf16 is rounded once more, by 2^-9 of itself.
+//! terms; partial sums reach four deviations. A result is rounded once more on each side that holds it in bf16.
 
 use crate::graph::Op;
 use crate::graph::ops::{Kernel, Store};
@@ -26,7 +26,7 @@ pub enum Rule {
 }
 
 /// Deviation of one rounding to bf16, relative.
-const BF16: f64 = 1.0 / 512.0 / 1.732_050_8;
+const BF16: f64 = 1.0 / 256.0 / 1.732_050_8;
 
 /// Allowed deviations.
 const DEVIATIONS: f64 = 8.0;

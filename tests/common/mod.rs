@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use smalti::backend::Executor;
+use smalti::backend::cuda::CudaExecutor;
 
 /// A tensor that a test expects.
 pub struct Expected {
@@ -90,11 +91,22 @@ pub fn report(line: &str) {
 
 /// Executors for the CUDA kernels: the SIMT executor, and a GPU where there is one. A line says what is missing.
 pub fn cuda_executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
+    let mut all: Vec<(String, Box<dyn Executor>)> = Vec::new();
     match simt::executor(simt::WAYS[0]) {
-        Ok(executor) => vec![("simt".into(), Box::new(executor) as Box<dyn Executor>)],
-        Err(reason) => {
-            skip(&format!("{what} on the SIMT executor"), &reason);
-            Vec::new()
+        Ok(executor) => all.push(("simt".into(), Box::new(executor))),
+        Err(reason) => skip(&format!("{what} on the SIMT executor"), &reason),
+    }
+    all.extend(gpu().map(|executor| ("gpu".to_string(), Box::new(executor) as Box<dyn Executor>)));
+    all
+}
+
+/// This machine's GPU, where it has one that the kernels run on; with `SMALTI_REQUIRE_GPU=1` there must be one.
+pub fn gpu() -> Option<CudaExecutor> {
+    match CudaExecutor::open_any() {
+        Ok(executor) => Some(executor),
+        Err(error) => {
+            assert!(std::env::var("SMALTI_REQUIRE_GPU").as_deref() != Ok("1"), "a GPU is required: {error}");
+            None
         }
     }
 }

@@ -31,9 +31,14 @@ pub fn executor(way: Way) -> Result<CudaExecutor, String> {
 
 /// The same on a device that says it has so many multiprocessors, which decides how work is cut.
 pub fn executor_of(way: Way, multiprocessors: usize) -> Result<CudaExecutor, String> {
+    Ok(CudaExecutor::new(device(way, multiprocessors)?))
+}
+
+/// The device of such an executor.
+pub fn device(way: Way, multiprocessors: usize) -> Result<Arc<dyn Device>, String> {
     let simt = Simt::open(way.build)?;
     simt.configure(way.order, way.copies);
-    Ok(CudaExecutor::new(Arc::new(SimtDevice { simt: Arc::new(simt), way, multiprocessors })))
+    Ok(Arc::new(SimtDevice { simt: Arc::new(simt), way, multiprocessors }))
 }
 
 struct SimtDevice {
@@ -94,7 +99,7 @@ impl Stream for SimtStream {
         let name = launch.kernel.name;
         let failed = |problem: String| Error::Device {
             device: "simt".into(),
-            problem: format!("{name} on {:?} blocks of {:?}: {problem}", launch.grid, launch.block),
+            problem: format!("running {}: {problem}", launch.describe()),
             hint: String::new(),
         };
         let expected = self.simt.kernel_args(name).ok_or_else(|| failed("no such kernel".into()))?;

@@ -1,20 +1,39 @@
 //! Softmax-weighted mean of the cache. Rounding: a score's sum shifts its weight by the same relative
 //! amount; exp is good to 2 ulp; the mix is a sum over the keys.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smalti::backend::Executor;
+use smalti::checkpoint::Checkpoint;
 use smalti::graph::ops::{self, CacheShape};
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row};
 
-use crate::common::compare;
+use crate::common::{compare, simt};
 use crate::harness::{Case, ROW_COUNTS, Random, U};
 
 fn case(elem: Elem, n_head: usize, head_dim: usize, positions: usize, rows: usize) -> (Case, ops::Attention) {
+    // Rows of a slot are causal: each sees itself and what lies before it; the last row sees all.
+    let place = |r: usize| ((r % 3) as u32, (positions - 1 - r / 3 % positions) as u32);
+    let table: Vec<(u32, u32)> = (0..rows).map(place).collect();
+    case_of(elem, Elem::F32, [n_head, head_dim, positions], &table)
+}
+
+/// Rows at these slots and positions, heads and cache of the shape (H, D, S); what no row may read is poison.
+fn case_of(
+    elem: Elem,
+    out: Elem,
+    [n_head, head_dim, positions]: [usize; 3],
+    table: &[(u32, u32)],
+) -> (Case, ops::Attention) {
+    let rows = table.len();
     let extent = Extent { rows, draws: 0 };
     let mut graph = Graph::new("attention", extent);
     let dim = n_head * head_dim;
     let cache = CacheShape { slots: 3, n_head, positions, head_dim, elem };
     let shape = [2, cache.slots, n_head, positions, head_dim];
     let op = ops::Attention {
-        out: graph.buffer("out", Elem::F32, Per::Row, &[dim], Role::Scratch),
+        out: graph.buffer("out", out, Per::Row, &[dim], Role::Scratch),
         q: graph.buffer("q", Elem::F32, Per::Row, &[dim], Role::Scratch),
         k_cache: graph.buffer("k_cache", elem, Per::Plan, &shape, Role::State),
         v_cache: graph.buffer("v_cache", elem, Per::Plan, &shape, Role::State),
@@ -29,10 +48,7 @@ fn case(elem: Elem, n_head: usize, head_dim: usize, positions: usize, rows: usiz
     let mut case = Case::new(graph, phase, extent, random);
     case.fill(op.q, random.normals(rows * dim));
     case.fill(op.prefix_log_n, vec![0.0, 120f32.ln(), 7f32.ln()]);
-    // Rows of a slot are causal: each sees itself and what lies before it; the last row sees all.
-    let table: Vec<Row> = (0..rows)
-        .map(|r| Row { slot: (r % 3) as u32, position: (positions - 1 - r / 3 % positions) as u32, ..Row::default() })
-        .collect();
+    let table: Vec<Row> = table.iter().map(|&(slot, position)| Row { slot, position, ..Row::default() }).collect();
     let used = |slot: usize| table.iter().filter(|row| row.slot == slot as u32).map(|row| row.position).max();
     let count = case.graph.len_of(op.k_cache);
     for id in [op.k_cache, op.v_cache] {
@@ -75,9 +91,82 @@ fn matches_its_twin() {
     }
 }
 
+/// The kernels: a score is four chains of D / 4 multiply-adds, two sums and a product; the mix of a warp's 32 keys
+/// is at most 32 multiply-adds and two sums, then come the eight warps and the parts, for the weights' sum too.
+#[test]
+fn the_kernels_match_the_twin() {
+    for ([n_head, head_dim, positions], out) in [
+        ([2, 64, 577], Elem::Bf16),
+        ([2, 64, 577], Elem::F32),
+        ([3, 100, 300], Elem::Bf16),
+        ([2, 128, 300], Elem::F32),
+        ([1, 4, 1025], Elem::F32),
+        ([1, 36, 7], Elem::Bf16),
+        ([1, 256, 140], Elem::F32),
+    ] {
+        let last = positions as u32 - 1;
+        // Ends of warps and of parts, the prefix alone, and rows that share a slot.
+        let ends = [0, 31, 32, 127, 128, 255, 256, last].map(|position| (1, position.min(last)));
+        for table in [&[(2, last)][..], &ends, &[(0, last / 2), (1, 0), (2, last / 3)]] {
+            let (case, op) = case_of(Elem::Bf16, out, [n_head, head_dim, positions], table);
+            let score = (head_dim as f64 / 4.0 + 4.0) * U * 6.0 * (head_dim as f64).sqrt();
+            let parts = positions as f64 / 128.0 + 1.0;
+            let mix = 2.0 * (32.0 + 2.0 + 8.0 + 2.0 * parts + 6.0) * U;
+            let expected = case.twin().buffers[op.out.index()].clone();
+            let sums = (2.0 * score + mix) * 4.0; // |v| < 4
+            let half_unit = if out == Elem::Bf16 { 1.0 / 256.0 } else { U };
+            for (executor, left) in case.run_on_cuda() {
+                compare(
+                    &format!("{executor}: {n_head} x {head_dim}, {positions} keys, rows {table:?}"),
+                    case.values(&left, op.out),
+                    &expected,
+                    |i| sums + half_unit * (expected[i].abs() + sums),
+                );
+                case.check_rows_alone_on_cuda(&left, &[op.out]);
+            }
+        }
+    }
+}
+
+/// Five rows are laid out as eight: the three that fill up leave no trace, nor does one launch for the next.
+#[test]
+fn the_kernels_skip_padding_and_can_follow_each_other() {
+    let table = [(0, 299), (1, 4), (2, 129), (0, 298), (1, 0), (0, 0), (0, 0), (0, 0)];
+    let (mut case, op) = case_of(Elem::Bf16, Elem::F32, [2, 100, 300], &table);
+    let graph = Arc::make_mut(&mut case.graph);
+    let again = ops::Attention { out: graph.buffer("again", Elem::F32, Per::Row, &[200], Role::Scratch), ..op.clone() };
+    graph.push(case.phase, "again", again.clone());
+    case.extent.rows = 5;
+    case.rows.as_mut().expect("it has rows").1.truncate(5);
+    for out in [op.out, again.out] {
+        case.fill(out, vec![777.0; 8 * 200]);
+    }
+    for (executor, left) in case.run_on_cuda() {
+        let out = case.values(&left, op.out);
+        assert!(out[..5 * 200].iter().all(|x| x.abs() < 4.0), "{executor}: a row was left out");
+        assert!(out[5 * 200..].iter().all(|&x| x == 777.0), "{executor}: wrote a row that is padding");
+        assert_eq!(out, case.values(&left, again.out), "{executor}: the second launch");
+    }
+}
+
+#[test]
+fn what_the_kernels_cannot_do_is_said() {
+    for (elem, head_dim, message) in [
+        (Elem::F32, 64, "`attention` of attention: needs `k_cache` in bf16, found f32"),
+        (Elem::Bf16, 42, "divisible by 4, at most 256, found 42"),
+        (Elem::Bf16, 260, "found 260"),
+    ] {
+        let (case, _) = case_of(elem, Elem::F32, [1, head_dim, 5], &[(0, 0)]);
+        let Ok(executor) = simt::executor(simt::WAYS[0]) else { return };
+        let checkpoint = Checkpoint::from_tensors("test", BTreeMap::new(), BTreeMap::new());
+        let error = executor.plan(case.graph.clone(), &checkpoint).err().expect("it is refused").to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
 #[test]
 fn a_query_of_ten_thousand_picks_its_key() {
-    let (mut case, op) = case(Elem::F32, 1, 16, 5, 1);
+    let (mut case, op) = case(Elem::Bf16, 1, 16, 5, 1);
     let (q, k, v) = (op.q, op.k_cache, op.v_cache);
     let at = op.cache.at(op.layer, 0, 0, 0);
     for (id, values) in &mut case.buffers {
@@ -93,14 +182,15 @@ fn a_query_of_ten_thousand_picks_its_key() {
             }
         }
     }
-    let left = case.run_everywhere();
-    assert_eq!(case.values(&left, op.out), [2.0; 16]);
+    for (_, left) in case.run_on_cuda().into_iter().chain([("cpu".into(), case.run_everywhere())]) {
+        assert_eq!(case.values(&left, op.out), [2.0; 16]);
+    }
 }
 
 #[test]
 fn the_prefix_counts_as_many_as_it_stands_for() {
     // q = 0: all scores 0, so the prefix of n tokens weighs n against 1 for each image token.
-    let (mut case, op) = case(Elem::F32, 1, 16, 2, 2);
+    let (mut case, op) = case(Elem::Bf16, 1, 16, 2, 2);
     let at = op.cache.at(op.layer, 1, 0, 0);
     for (id, values) in &mut case.buffers {
         if *id == op.q {
@@ -110,6 +200,8 @@ fn the_prefix_counts_as_many_as_it_stands_for() {
             values[at + 16..at + 32].fill(0.0);
         }
     }
-    let left = case.run_everywhere();
-    compare("row 1", case.values(&left, op.out)[16..].iter().copied(), &[120.0 / 121.0; 16], |_| 1e-6);
+    for (executor, left) in case.run_on_cuda().into_iter().chain([("cpu".into(), case.run_everywhere())]) {
+        let row = case.values(&left, op.out)[16..].to_vec();
+        compare(&executor, row, &[120.0 / 121.0; 16], |_| 1e-6);
+    }
 }

@@ -10,7 +10,7 @@ use smalti::checkpoint::{Checkpoint, Tensor};
 use smalti::graph::twin::Twin;
 use smalti::graph::{BufferId, Draw, Elem, Extent, Graph, PhaseId, Row, Source};
 
-use crate::common::{simt, skip};
+use crate::common::{gpu, simt, skip};
 
 /// Half a unit in the last place of f32: the relative error of one rounding.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -182,6 +182,7 @@ impl Case {
                 assert!(found == expected, "`{}` differs in the way {way:?}", self.graph.at(id).name);
             }
         }
+        lefts.extend(gpu().map(|executor| ("gpu".to_string(), self.run(&executor))));
         lefts
     }
 

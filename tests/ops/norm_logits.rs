@@ -3,7 +3,7 @@
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
 use crate::common::compare;
-use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+use crate::harness::{Case, ROW_COUNTS, Random, cuda_normed_error, largest_sum, norm_roundings, sum_error};
 
 fn case(elem: Elem, vocab_size: usize, dim: usize, rows: usize) -> (Case, ops::NormLogits) {
     let extent = Extent { rows, draws: 0 };
@@ -64,4 +64,60 @@ fn a_constant_row_normalizes_to_the_weight() {
         .collect();
     let left = case.run_everywhere();
     compare("constant", case.values(&left, op.logits), &expected, |_| 1e-5);
+}
+
+#[test]
+fn matches_its_twin_on_cuda() {
+    // The widths of B, L, XL and 3B to the full depth; tails of a tile, of a step and of a slice.
+    let sizes = [(768, 768, 2), (72, 1024, 9), (72, 1280, 3), (48, 3200, 2)];
+    let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
+    for (vocab_size, dim, rows) in sizes.into_iter().chain(odd) {
+        let (case, op) = case(Elem::Bf16, vocab_size, dim, rows);
+        let (before, twin) = (case.twin_before(), case.twin());
+        let normed: Vec<Vec<f64>> =
+            (0..rows).map(|r| before.rms_norm(op.norm, before.row(op.x, r, dim), op.eps)).collect();
+        let output = &before.weights[op.output.index()];
+        for (place, left) in case.run_on_cuda() {
+            compare(
+                &format!("{place} ({vocab_size}, {dim}) x {rows}"),
+                case.values(&left, op.logits),
+                &twin.buffers[op.logits.index()],
+                |i| cuda_normed_error(&output[i % vocab_size * dim..][..dim], &normed[i / vocab_size]),
+            );
+        }
+    }
+}
+
+#[test]
+fn cuda_bits_depend_on_no_shape_and_no_other_row() {
+    for (vocab_size, dim) in [(200, 104), (48, 768)] {
+        for rows in [1, 2, 7, 15, 16, 31, 63, 255] {
+            let (case, op) = case(Elem::Bf16, vocab_size, dim, rows);
+            if let Some(left) = case.run_on_cuda_of_all_sizes()
+                && (rows < 32 || dim < 200)
+            {
+                case.check_rows_alone_on_cuda(&left, &[op.logits]);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_weight_picks_one_column_on_cuda() {
+    // Row v of the head is one at column v: the logits are the normalized row, rounded twice as LlamaGen does.
+    let (mut case, op) = case(Elem::Bf16, 40, 40, 3);
+    case.weights[op.output.index()] = (0..40 * 40).map(|i| if i / 40 == i % 40 { 1.0 } else { 0.0 }).collect();
+    let before = case.twin_before();
+    let round = |x: f64| f64::from(half::bf16::from_f32(x as f32).to_f32());
+    let expected: Vec<f64> = (0..3)
+        .flat_map(|r| {
+            let x = before.row(op.x, r, 40);
+            let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / 40.0 + f64::from(op.eps)).sqrt();
+            let norm = &before.weights[op.norm.index()];
+            x.iter().zip(norm).map(|(x, norm)| round(round(x * rstd) * norm)).collect::<Vec<_>>()
+        })
+        .collect();
+    for (_, left) in case.run_on_cuda() {
+        assert_eq!(case.values(&left, op.logits), expected);
+    }
 }

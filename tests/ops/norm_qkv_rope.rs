@@ -2,11 +2,11 @@
 //! and an addition of the rotation, and for a bf16 cache half a unit in the last of its 8 bits.
 
 use smalti::graph::ops::{self, CacheShape};
-use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source};
+use smalti::graph::{Elem, Extent, Graph, NO_SLOT, Per, Role, Row, Source};
 use smalti::models::gpt::freqs_cis;
 
 use crate::common::compare;
-use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+use crate::harness::{Case, ROW_COUNTS, Random, U, cuda_normed_error, largest_sum, norm_roundings, sum_error};
 
 const LATENT: usize = 3;
 
@@ -14,7 +14,9 @@ fn case(elem: Elem, n_head: usize, head_dim: usize, rows: usize) -> (Case, ops::
     let extent = Extent { rows, draws: 0 };
     let mut graph = Graph::new("norm_qkv_rope", extent);
     let (dim, positions) = (n_head * head_dim, 1 + LATENT * LATENT);
-    let cache = CacheShape { slots: 3, n_head, positions, head_dim, elem };
+    // Every row has a place of its own.
+    let slots = rows.div_ceil(positions).max(3);
+    let cache = CacheShape { slots, n_head, positions, head_dim, elem };
     let shape = [2, cache.slots, n_head, positions, head_dim];
     let op = ops::NormQkvRope {
         q: graph.buffer("q", Elem::F32, Per::Row, &[dim], Role::Scratch),
@@ -43,7 +45,8 @@ fn case(elem: Elem, n_head: usize, head_dim: usize, rows: usize) -> (Case, ops::
     let cached = case.graph.len_of(op.k_cache);
     case.fill(op.k_cache, vec![1e4; cached]);
     case.fill(op.v_cache, vec![-1e4; cached]);
-    let table = (0..rows).map(|r| Row { slot: (r % 3) as u32, position: (r / 3 % positions) as u32, ..Row::default() });
+    let place = |r| Row { slot: (r % slots) as u32, position: (r / slots) as u32, ..Row::default() };
+    let table = (0..rows).map(place);
     case.rows = Some((op.rows, table.collect()));
     (case, op)
 }
@@ -85,4 +88,79 @@ fn the_condition_has_no_query_and_no_key() {
     let at = op.cache.at(op.layer, 0, 0, 0);
     assert!(case.values(&left, op.k_cache)[at..at + 64].iter().all(|&k| k == 0.0));
     assert!(case.values(&left, op.v_cache)[at..at + 64].iter().any(|&v| v != 0.0));
+}
+
+#[test]
+fn matches_its_twin_and_touches_nothing_else_on_cuda() {
+    // Heads of 64, 100 and 128, two wide as in B and one of 3B; tails of a tile, of a step and of a slice.
+    let sizes = [(12, 64, 2), (8, 100, 9), (3, 128, 17), (2, 4, 3), (5, 8, 65), (6, 20, 130)];
+    for (n_head, head_dim, rows) in sizes {
+        let (case, op) = case(Elem::Bf16, n_head, head_dim, rows);
+        let dim = n_head * head_dim;
+        let (before, twin) = (case.twin_before(), case.twin());
+        let table = &case.rows.as_ref().expect("the case has rows").1;
+        let normed: Vec<Vec<f64>> =
+            (0..rows).map(|r| before.rms_norm(op.norm, before.row(op.x, r, dim), op.eps)).collect();
+        let wqkv = &before.weights[op.wqkv.index()];
+        let error = |r: usize, n: usize| cuda_normed_error(&wqkv[n * dim..][..dim], &normed[r]);
+        // A turned element is off by both of its pair's errors, then by three roundings of numbers that are no larger
+        // than its pair's length.
+        let turned = |r: usize, n: usize| {
+            let sum = |n: usize| wqkv[n * dim..][..dim].iter().zip(&normed[r]).map(|(w, y)| w * y).sum::<f64>();
+            let (a, b) = (n & !1, n | 1);
+            error(r, a) + error(r, b) + 4.0 * U * (sum(a).abs() + sum(b).abs())
+        };
+        for (place, left) in case.run_on_cuda() {
+            let what = format!("{place} {n_head} x {head_dim} x {rows}");
+            let q = &twin.buffers[op.q.index()];
+            compare(&format!("q {what}"), case.values(&left, op.q), q, |i| turned(i / dim, i % dim));
+            for (cache, part) in [(op.k_cache, 1), (op.v_cache, 2)] {
+                // The row of the step that wrote an element, and its row of wqkv; the rest must be as it was.
+                let mut from = vec![None; case.graph.len_of(cache)];
+                for (r, row) in table.iter().enumerate() {
+                    for c in 0..dim {
+                        let at = op.cache.at(op.layer, row.slot as usize, c / head_dim, row.position as usize);
+                        from[at + c % head_dim] = Some((r, part * dim + c));
+                    }
+                }
+                let expected = &twin.buffers[cache.index()];
+                compare(&format!("cache {what}"), case.values(&left, cache), expected, |i| match from[i] {
+                    None => f64::MIN_POSITIVE,
+                    Some((r, n)) => {
+                        let computed = if part == 1 { turned(r, n) } else { error(r, n) };
+                        computed + (expected[i].abs() + computed) / 512.0
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_no_slot_leave_the_cache_as_it_was_on_cuda() {
+    let (mut case, op) = case(Elem::Bf16, 2, 64, 3);
+    for row in &mut case.rows.as_mut().expect("the case has rows").1 {
+        row.slot = NO_SLOT;
+    }
+    for (_, left) in case.run_on_cuda() {
+        for (cache, before) in [(op.k_cache, 1e4), (op.v_cache, -1e4)] {
+            let before = f64::from(half::bf16::from_f32(before).to_f32());
+            assert!(case.values(&left, cache).iter().all(|&value| value == before));
+        }
+    }
+}
+
+#[test]
+fn cuda_bits_depend_on_no_shape_and_no_other_row() {
+    for (n_head, head_dim) in [(2, 52), (6, 128)] {
+        for rows in [1, 2, 7, 15, 16, 31, 63, 255] {
+            if n_head * head_dim * rows > 30_000 {
+                continue; // the other width has had as many rows
+            }
+            let (case, op) = case(Elem::Bf16, n_head, head_dim, rows);
+            if let Some(left) = case.run_on_cuda_of_all_sizes() {
+                case.check_rows_alone_on_cuda(&left, &[op.q]);
+            }
+        }
+    }
 }

@@ -72,16 +72,16 @@ impl Conv2d {
             return small;
         }
         let wide = Tile { kernel: kernels::CONV2D_DOWNSAMPLE_WIDE, height: 2, channels: 128, threads: 128 };
-        // With how many blocks to a multiprocessor, in quarters, each is worth its size: of the large ones two run
-        // at a time, and 7/4 leave little idle.
+        // With how many blocks to a multiprocessor, in quarters, each is worth its size. Two large ones run at a time,
+        // and it takes two medium ones to give each of the four tensor cores a warp; 7/4 leave little idle.
         let larger: &[(Tile, usize)] = match self.kernel {
-            Kernel::Point => &[(Tile::medium(kernels::CONV2D_POINT_MEDIUM), 4)],
+            Kernel::Point => &[(Tile::medium(kernels::CONV2D_POINT_MEDIUM), 7)],
             Kernel::Square => {
-                &[(Tile::large(kernels::CONV2D_SQUARE_LARGE), 7), (Tile::medium(kernels::CONV2D_SQUARE_MEDIUM), 4)]
+                &[(Tile::large(kernels::CONV2D_SQUARE_LARGE), 7), (Tile::medium(kernels::CONV2D_SQUARE_MEDIUM), 7)]
             }
             Kernel::Downsample => &[(wide, 4)],
             Kernel::Upsample => {
-                &[(Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), 7), (Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM), 4)]
+                &[(Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), 7), (Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM), 7)]
             }
         };
         let fits = |&&(tile, quarters): &&(Tile, usize)| {
@@ -91,14 +91,17 @@ impl Conv2d {
         larger.iter().find(fits).map_or(small, |&(tile, _)| tile)
     }
 
-    /// Dynamic shared memory of a block: two stages, and the normalization's scales and shifts.
+    /// Dynamic shared memory of a block: two stages, where their pixels are, the normalization's scales and shifts.
     fn shared_bytes(&self, tile: &Tile) -> usize {
         let span = |outputs: usize| match self.kernel {
             Kernel::Upsample => outputs / 2 + 2,
             _ => (outputs - 1) * self.kernel.stride() + self.kernel.side(),
         };
-        let stage = span(tile.height) * span(TILE_WIDTH) * PIXEL_BYTES;
-        2 * stage + self.norm.map_or(0, |_| self.channels_in * 2 * size_of::<f32>())
+        let pixels = span(tile.height) * span(TILE_WIDTH);
+        let places = pixels.next_multiple_of(4) * size_of::<i32>();
+        2 * pixels * PIXEL_BYTES
+            + places
+            + self.norm.map_or(0, |_| self.channels_in.next_multiple_of(CHUNK) * 2 * size_of::<f32>())
     }
 }
 
@@ -169,13 +172,70 @@ impl Lower for Conv2d {
 
 /// (N, C, side, side) as fragments of a matrix whose columns are ordered by blocks of 16 channels, tap columns,
 /// tap rows, channels; C is filled up with zeros to whole stages.
+///
+/// Here weights are the mma's second operand, pixels its first: a lane holds b0 and b1 of channels 0 to 7, then those of
+/// 8 to 15, each pair in two registers in a row. That is the first operand's order with the halves of the tile's rows
+/// and columns in each other's place. The kernels load ahead: behind the last tap column there is one more of zeros.
 fn pack(values: &[bf16], n: usize, c: usize, side: usize) -> Vec<bf16> {
-    fragments::pack_with(n, c.next_multiple_of(CHUNK) * side * side, |row, column| {
+    let padded = (n.next_multiple_of(fragments::TILE), c.next_multiple_of(CHUNK) * side * side);
+    let mut tiles = fragments::pack_with(padded.0, padded.1, |row, column| {
+        let (row, column) = (row & !8 | column & 8, column & !8 | row & 8);
         let (tap, channel) = (column / 16 % (side * side), column / 16 / (side * side) * 16 + column % 16);
         let (kx, ky) = (tap / side, tap % side);
-        match channel < c {
+        match row < n && channel < c {
             true => values[((row * c + channel) * side + ky) * side + kx],
             false => bf16::ZERO,
         }
-    })
+    });
+    tiles.resize(tiles.len() + side * fragments::TILE_LEN, bf16::ZERO);
+    tiles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Extent, Per, Role, Source};
+
+    /// The kernel for a bf16 map on a device of 132 multiprocessors.
+    fn chosen(kernel: Kernel, size: (usize, usize), channels: (usize, usize), images: usize) -> Launchable {
+        let mut graph = Graph::new("conv2d", Extent { rows: images, draws: 0 });
+        let mut map = |name: &str| graph.buffer(name, Elem::Bf16, Per::Row, &[1], Role::Scratch);
+        let (out, x) = (map("out"), map("x"));
+        let side = kernel.side();
+        let op = Conv2d {
+            out,
+            x,
+            norm: None,
+            residual: None,
+            weight: graph.weight("weight", Elem::Bf16, &[channels.1, channels.0, side, side], Source::Tensor),
+            bias: graph.weight("bias", Elem::F32, &[channels.1], Source::Tensor),
+            kernel,
+            size,
+            channels_in: channels.0,
+            channels_out: channels.1,
+            store: Store::Plain,
+        };
+        assert_eq!(op.check(&graph), Ok(()));
+        op.tile(&graph, images, 132).kernel
+    }
+
+    #[test]
+    fn tiles_are_as_large_as_keeps_the_device_busy() {
+        use Kernel::{Downsample, Point, Square, Upsample};
+        for (kernel, side, channels, images, expected) in [
+            (Square, 16, (512, 512), 1, kernels::CONV2D_SQUARE_SMALL),
+            (Square, 16, (512, 512), 32, kernels::CONV2D_SQUARE_LARGE),
+            (Square, 64, (256, 256), 1, kernels::CONV2D_SQUARE_MEDIUM),
+            (Square, 256, (128, 128), 1, kernels::CONV2D_SQUARE_LARGE),
+            (Square, 256, (128, 3), 1, kernels::CONV2D_SQUARE_THIN),
+            (Square, 256, (3, 128), 1, kernels::CONV2D_SQUARE_GATHER),
+            (Upsample, 16, (512, 512), 1, kernels::CONV2D_UPSAMPLE_SMALL),
+            (Upsample, 128, (128, 128), 1, kernels::CONV2D_UPSAMPLE_LARGE),
+            (Downsample, 256, (128, 128), 1, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Point, 16, (512, 512), 1, kernels::CONV2D_POINT_SMALL),
+            (Point, 128, (256, 128), 1, kernels::CONV2D_POINT_MEDIUM),
+        ] {
+            assert_eq!(chosen(kernel, (side, side), channels, images), expected, "{kernel:?} {side} {channels:?}");
+        }
+    }
 }

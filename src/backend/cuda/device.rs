@@ -150,6 +150,13 @@ pub trait Device: Send + Sync {
     /// `bytes` of host memory, zeroed, that kernels write to directly and the host reads at any time.
     fn alloc_mapped(&self, bytes: usize) -> Result<Mapped>;
 
+    /// Does something with the host's side of memory of `alloc_mapped`, which stays there meanwhile. Errors where a
+    /// fault has taken the memory away.
+    fn with_mapped(&self, work: &mut dyn FnMut()) -> Result<()> {
+        work();
+        Ok(())
+    }
+
     /// Gives memory of `alloc` back.
     ///
     /// # Safety
@@ -164,6 +171,11 @@ pub trait Device: Send + Sync {
 
     /// A stream of its own: what is enqueued on it runs in order, beside other streams.
     fn stream(&self) -> Result<Box<dyn Stream>>;
+
+    /// Bytes per second that a copy in its memory reads and writes, measured now; `None` where that means nothing.
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
 
     /// A device to go on with where a fault ended this one, which is of no use any more, with all that was made
     /// on it; `None` while it works.
@@ -266,19 +278,23 @@ impl MappedBuffer {
     }
 
     /// What the device has written by now. Panics when the range does not fit.
-    pub fn peek(&self, offset_bytes: usize, bytes: &mut [u8]) {
+    pub fn peek(&self, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
         assert!(offset_bytes + bytes.len() <= self.len_bytes, "the buffer has {} bytes", self.len_bytes);
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            // SAFETY: inside the allocation; the device may be writing, so each byte is read once, volatile.
-            *byte = unsafe { self.mapped.host.add(offset_bytes + i).read_volatile() };
-        }
+        self.device.with_mapped(&mut || {
+            for (i, byte) in bytes.iter_mut().enumerate() {
+                // SAFETY: inside the allocation; the device may be writing, so each byte is read once, volatile.
+                *byte = unsafe { self.mapped.host.add(offset_bytes + i).read_volatile() };
+            }
+        })
     }
 
     /// Writes from the host, while the device does not use the buffer. Panics when the range does not fit.
-    pub fn poke(&mut self, offset_bytes: usize, bytes: &[u8]) {
+    pub fn poke(&mut self, offset_bytes: usize, bytes: &[u8]) -> Result<()> {
         assert!(offset_bytes + bytes.len() <= self.len_bytes, "the buffer has {} bytes", self.len_bytes);
-        // SAFETY: inside the allocation, and `bytes` is the caller's own memory.
-        unsafe { self.mapped.host.add(offset_bytes).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+        self.device.with_mapped(&mut || {
+            // SAFETY: inside the allocation, and `bytes` is the caller's own memory.
+            unsafe { self.mapped.host.add(offset_bytes).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+        })
     }
 }
 

@@ -32,17 +32,19 @@ pub(super) trait Lower {
 /// The op's way to launches; an error where there are no kernels for it.
 pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
     match op {
+        Op::Attention(op) => Ok(op),
         Op::CodebookLookup(op) => Ok(op),
         Op::Conv2d(op) => Ok(op),
         Op::Embed(op) => Ok(op),
         Op::GroupNormStats(op) => Ok(op),
-        Op::NearestCode(op) => Ok(op),
-        Op::PixelsToInput(op) => Ok(op),
-        Op::SpatialAttention(op) => Ok(op),
-        Op::NormQkvRope(op) => Ok(op),
         Op::LinearResidual(op) => Ok(op),
-        Op::NormSwiglu(op) => Ok(op),
+        Op::NearestCode(op) => Ok(op),
         Op::NormLogits(op) => Ok(op),
+        Op::NormQkvRope(op) => Ok(op),
+        Op::NormSwiglu(op) => Ok(op),
+        Op::PixelsToInput(op) => Ok(op),
+        Op::Sample(op) => Ok(op),
+        Op::SpatialAttention(op) => Ok(op),
         other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
 
+mod attention;
 mod codebook_lookup;
 mod conv2d;
 pub mod device;
@@ -25,6 +26,7 @@ mod norm_swiglu;
 mod pixels_to_input;
 mod plan;
 mod product;
+mod sample;
 mod spatial_attention;
 
 use std::collections::HashMap;
@@ -100,6 +102,10 @@ impl Executor for CudaExecutor {
         const RESERVED: u64 = 256 << 20;
         let free = self.place().and_then(|place| place.device.memory()).map_or(0, |memory| memory.free_bytes);
         free.saturating_sub(RESERVED)
+    }
+
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        self.place()?.device.copy_bandwidth()
     }
 
     fn runs_ahead(&self) -> bool {

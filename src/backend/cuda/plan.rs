@@ -125,7 +125,7 @@ impl CudaPlan {
             _ if bytes.is_empty() => Ok(()),
             // SAFETY: inside the buffer, which lives as long as the plan.
             PlanBuffer::Device(buffer) => unsafe { self.stream.write(buffer.ptr().offset(offset_bytes), bytes) },
-            PlanBuffer::Mapped(buffer) => self.stream.synchronize().map(|()| buffer.poke(offset_bytes, bytes)),
+            PlanBuffer::Mapped(buffer) => self.stream.synchronize().and_then(|()| buffer.poke(offset_bytes, bytes)),
         };
         self.note(done, None)
     }
@@ -210,17 +210,14 @@ impl Plan for CudaPlan {
         let done = match from {
             // SAFETY: inside the buffer, which lives as long as the plan.
             PlanBuffer::Device(from) => unsafe { self.stream.read(from.ptr().offset(offset_bytes), bytes) },
-            PlanBuffer::Mapped(from) => self.stream.synchronize().map(|()| from.peek(offset_bytes, bytes)),
+            PlanBuffer::Mapped(from) => self.stream.synchronize().and_then(|()| from.peek(offset_bytes, bytes)),
         };
         self.note(done, None)
     }
 
     fn peek_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
         match &self.buffers[buffer.index()] {
-            PlanBuffer::Mapped(from) => {
-                from.peek(offset_bytes, bytes);
-                Ok(())
-            }
+            PlanBuffer::Mapped(from) => from.peek(offset_bytes, bytes),
             PlanBuffer::Device(_) => self.read_bytes(buffer, offset_bytes, bytes),
         }
     }

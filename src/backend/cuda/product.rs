@@ -1,7 +1,7 @@
 //! What the matrix products share: which shape a run takes, and what all of their kernels need.
 //!
 //! Every shape gives the same bits (`kernels/product.cuh`), so the choice is one of time alone. It rests on a
-//! model of how much each multiprocessor must fetch from L2 and compute, not on measurements.
+//! model of what each multiprocessor must fetch and compute, with an H200's figures, not on measurements.
 
 use super::device::{Kernel, Launch};
 use super::fragments;
@@ -14,8 +14,10 @@ const THREADS: usize = 256;
 /// Rows of a block of `norm_rows`.
 const NORM_ROWS: usize = 8;
 
-/// What a multiprocessor fetches from L2 and multiplies per clock, about, and what another launch costs.
+/// What a multiprocessor fetches per clock, about, from L2 and as its share from memory, what it multiplies, and
+/// what another launch costs.
 const BYTES_PER_CLOCK: usize = 48;
+const MEMORY_BYTES_PER_CLOCK: usize = 18;
 const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
 
@@ -78,7 +80,7 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// The shape that takes the least time by the model.
+    /// The shape that takes the least time by the model; of equals, the one with the smallest blocks.
     pub fn choose<'s>(&self, shapes: &'s [Shape; 6], multiprocessors: usize) -> &'s Shape {
         shapes.iter().min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("there are six")
     }
@@ -99,7 +101,9 @@ impl Product {
             true => block * blocks.div_ceil(multiprocessors),
             false => block * blocks.max(multiprocessors) / multiprocessors,
         };
-        all + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
+        // Blocks with the same weights run at the same time: these come from memory once.
+        let memory = self.width * self.matrices * self.depth * Elem::Bf16.size() / MEMORY_BYTES_PER_CLOCK;
+        all.max(memory / multiprocessors) + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
     }
 
     /// The launch, still without arguments.
@@ -187,7 +191,9 @@ pub(super) fn fragments_of(weight: WeightId, n: usize, k: usize) -> (WeightId, A
 
 #[cfg(test)]
 mod tests {
+    use super::super::lower::Lower;
     use super::*;
+    use crate::graph::{Extent, Per, Role, Source, ops};
 
     const SHAPES: [Shape; 6] = shapes(
         16,
@@ -200,6 +206,26 @@ mod tests {
             kernels::NORM_LOGITS_WIDE_128X128,
         ],
     );
+
+    #[test]
+    fn what_the_kernels_need_is_said() {
+        let mut graph = Graph::new("product", Extent { rows: 2, draws: 0 });
+        let op = |graph: &mut Graph, input: Elem, weight: Elem, depth: usize| ops::LinearResidual {
+            x: graph.buffer("x", Elem::F32, Per::Row, &[32], Role::Scratch),
+            input: graph.buffer("heads", input, Per::Row, &[depth], Role::Scratch),
+            weight: graph.weight(format!("wo.{depth}"), weight, &[32, depth], Source::Tensor),
+            width: 32,
+            depth,
+        };
+        assert_eq!(op(&mut graph, Elem::Bf16, Elem::Bf16, 40).check(&graph), Ok(()));
+        for (input, weight, depth, said) in [
+            (Elem::Bf16, Elem::Bf16, 36, "needs an input of a width divisible by 8, found 36"),
+            (Elem::F32, Elem::Bf16, 48, "needs `heads` in bf16, found f32"),
+            (Elem::Bf16, Elem::F32, 56, "needs `wo.56` in bf16, found f32"),
+        ] {
+            assert_eq!(op(&mut graph, input, weight, depth).check(&graph), Err(said.into()));
+        }
+    }
 
     #[test]
     fn shared_memory_fits_the_smallest_cards() {
@@ -221,5 +247,23 @@ mod tests {
         // The norm's own launch is worth it where the tiles are many.
         assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
         assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_32");
+    }
+
+    #[test]
+    fn the_cases_of_the_tests_take_every_shape() {
+        // Of tests/ops: linear_residual, norm_logits and norm_swiglu, norm_qkv_rope.
+        for (normed, sizes) in
+            [(false, [(200, 104), (48, 768)]), (true, [(200, 104), (48, 768)]), (true, [(312, 104), (2304, 768)])]
+        {
+            let mut chosen = std::collections::BTreeSet::new();
+            for (width, depth) in sizes {
+                for rows in [1, 2, 7, 15, 16, 31, 63, 255].into_iter().filter(|rows| width < 2000 || *rows < 32) {
+                    let product = Product { rows, width, depth, matrices: 1, normed };
+                    let names = [1, 2, 4, 8, 16, 1 << 20].map(|n| product.choose(&SHAPES, n).kernel.name);
+                    chosen.extend(names);
+                }
+            }
+            assert_eq!(chosen.len(), SHAPES.len(), "{sizes:?} take {chosen:?} alone");
+        }
     }
 }

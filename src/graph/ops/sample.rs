@@ -101,7 +101,16 @@ fn kept(z: &[f32], top_k: usize, top_p: f32) -> Vec<bool> {
         .collect()
 }
 
+/// A code's share of the probability in fixed point, e^(z - largest) in units of 2^-38: sums are exact and the
+/// same in any order, so every executor keeps the same codes. What is cut off is less than an f32 can tell.
+fn mass(z: f32, largest: f32) -> u64 {
+    const ONE: f32 = (1u64 << 38) as f32;
+    (math::exp(z - largest) * ONE) as u64
+}
+
 /// The smallest z that top-k and top-p keep. `top_k` in 1..=z.len(), `top_p` in (0, 1].
+///
+/// In top-p the probabilities are [`mass`]es, and `top_p` of them all is cut to a whole number.
 ///
 /// `scratch` is room for z.len() values.
 pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
@@ -122,14 +131,15 @@ pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
     kept.sort_unstable_by(descending);
     let count = kept.partition_point(|&z| z >= keep);
     kept = &mut kept[..count];
-    let mass = |z: f32| f64::from(math::exp(z - kept[0]));
-    let total: f64 = kept.iter().map(|&z| mass(z)).sum();
+    let total: u64 = kept.iter().map(|&z| mass(z, kept[0])).sum();
+    let limit = (f64::from(top_p) * total as f64) as u64;
     // Walk groups of equal logits from the top; a group stays while what lies above it is ≤ top_p.
-    let (mut above, mut first) = (0.0, 0);
-    while first < kept.len() && above <= f64::from(top_p) * total {
+    let (mut above, mut first) = (0, 0);
+    while first < kept.len() && above <= limit {
         keep = kept[first];
-        let end = first + kept[first..].partition_point(|&z| z == keep);
-        above += (end - first) as f64 * mass(keep);
+        // One at least: what is no number does not equal itself.
+        let end = first + kept[first..].partition_point(|&z| z == keep).max(1);
+        above += (end - first) as u64 * mass(keep, kept[0]);
         first = end;
     }
     keep

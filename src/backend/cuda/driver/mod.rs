@@ -10,6 +10,7 @@ mod stream;
 mod support;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cudarc::driver::sys::{self, CUresult};
 
@@ -17,7 +18,7 @@ use self::context::{Context, failure};
 use self::functions::Functions;
 use self::stream::CudaStream;
 use self::support::{Built, Version};
-use super::device::{Device, Mapped, Memory, Ptr, Stream};
+use super::device::{Device, DeviceBuffer, Mapped, Memory, Ptr, Stream};
 use super::kernels;
 use crate::{Error, Result};
 
@@ -239,6 +240,13 @@ impl Device for CudaDevice {
         })
     }
 
+    fn with_mapped(&self, work: &mut dyn FnMut()) -> Result<()> {
+        self.0.context.enter(|| {
+            work();
+            Ok(())
+        })
+    }
+
     unsafe fn free(&self, ptr: Ptr) {
         // SAFETY: the caller's word. Without the context the memory went with it.
         let _ = self.0.context.enter(|| Ok(unsafe { sys::cuMemFree_v2(ptr.0) }));
@@ -251,6 +259,20 @@ impl Device for CudaDevice {
 
     fn stream(&self) -> Result<Box<dyn Stream>> {
         Ok(Box::new(CudaStream::new(self.0.clone())?))
+    }
+
+    fn copy_bandwidth(&self) -> Result<Option<f64>> {
+        /// Far more than any cache holds, and less than a thousandth of a second.
+        const BYTES: u64 = 1 << 30;
+        const COPIES: usize = 8;
+        let bytes = BYTES.min(self.memory()?.free_bytes / 4) as usize;
+        let device: Arc<dyn Device> = Arc::new(Self(self.0.clone()));
+        let (from, to) = (DeviceBuffer::new(&device, bytes)?, DeviceBuffer::new(&device, bytes)?);
+        let stream = CudaStream::new(self.0.clone())?;
+        stream.copy(&from, &to, 1)?;
+        let started = Instant::now();
+        stream.copy(&from, &to, COPIES)?;
+        Ok(Some((2 * COPIES * bytes) as f64 / started.elapsed().as_secs_f64()))
     }
 
     fn renewed(&self) -> Result<Option<Arc<dyn Device>>> {

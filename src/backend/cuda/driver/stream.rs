@@ -7,7 +7,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use super::Opened;
 use crate::Result;
-use crate::backend::cuda::device::{Launch, Ptr, Recording, Stream};
+use crate::backend::cuda::device::{DeviceBuffer, Launch, Ptr, Recording, Stream};
 
 /// Replays between two marks. The host stays at most two marks ahead of the device, so that progress is true
 /// and cancelling is quick; a mark costs far less than the shortest replay.
@@ -111,6 +111,19 @@ impl CudaStream {
     fn wait(&self) -> Result<()> {
         // SAFETY: the stream is of this context.
         self.check(unsafe { sys::cuStreamSynchronize(self.raw) }, "waiting for the device")
+    }
+
+    /// Copies a buffer to another one of its length some times, and waits.
+    pub fn copy(&self, from: &DeviceBuffer, to: &DeviceBuffer, times: usize) -> Result<()> {
+        assert_eq!(from.len_bytes(), to.len_bytes(), "buffers of one length");
+        self.device.context.enter(|| {
+            for _ in 0..times {
+                // SAFETY: both buffers are that long, and live until the copies are waited for.
+                let copied = unsafe { sys::cuMemcpyDtoDAsync_v2(to.ptr().0, from.ptr().0, from.len_bytes(), self.raw) };
+                self.check(copied, "copying on the device")?;
+            }
+            self.wait()
+        })
     }
 
     /// Captures launches as a graph, ready on the device. In the context.

@@ -22,6 +22,9 @@ inline void grid_dependency_trigger() { simt::dependency_trigger(); }
 inline void cp_async_16(void* dst, const void* src, int src_bytes = 16, SIMT_PLACE) {
   simt::copy_async(dst, src, 16, src_bytes, SIMT_HERE);
 }
+inline void cp_async_8(void* dst, const void* src, int src_bytes = 8, SIMT_PLACE) {
+  simt::copy_async(dst, src, 8, src_bytes, SIMT_HERE);
+}
 inline void cp_async_commit() { simt::copy_async_commit(); }
 template <int N>
 inline void cp_async_wait() {

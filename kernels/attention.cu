@@ -1,0 +1,263 @@
+// attention.cu
+// out[r, h, :] = sum over j of softmax_j(scale * q[r, h] . k[j, h] + prefix_j) v[j, h, :]     j in 0..=position[r]
+// prefix_0 = prefix_log_n[slot], the others 0; k and v are the rows of the cache of the row's slot.
+//
+// Keys are cut into parts of 32 * WARPS (256 for D = 64, else 128) at fixed positions, wherever a row ends, so
+// what a row gives depends on its query and its cache alone. A block takes one part of one row and head, a warp 32
+// keys of it. One pass: the last block of a row and head to arrive finds the others' (max, sum, mix) in `partials`
+// and merges them in ascending order; a row of one part is its own merge, by the same operations.
+//
+//   shapes   out, q (R, C = H * D)   k, v (B, H, S, D) of one layer   rows (R)   prefix_log_n (B)
+//            partials (R, H, ceil(S / part), D + 2): mix, max, sum     counters (R, H): zero before and after
+//   types    k, v: bf16; q, prefix_log_n, partials: f32; out: bf16 or f32; sums in f32
+//   launch   grid (R, H, ceil(S / part)), 32 * WARPS threads, WARPS * (4 * D + 128 * stride) bytes of dynamic
+//            shared memory; blocks behind the row's position end. R in x: there may be any number, and the rows of
+//            one slot, which read the same cache, run side by side
+//   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256 (188 where a
+//            block has but 99 KB of shared memory: compute capability 8.6 and 8.9); positions below S
+//                                                                      (checked in backend/cuda/attention.rs)
+//   cost     reads 4 * D bytes per row, head and key; bound by bandwidth when R * H blocks fill the device
+//   flight   a warp asks for all its keys and values at once, without a register: a block has 64 KB under way
+//            (D = 64; 50 KB at 100, 64 KB at 128), and three or four blocks fit a multiprocessor. 4.3 TB/s over
+//            132 of them at a latency of 1 us asks for 33 KB each. With one image (24 to 64 pairs of row and head)
+//            there is a block a multiprocessor at most, and the latency is paid once, not once per key.
+//   scores   a lane takes a whole key: no shuffles, and each exponential is computed once. Rows in shared memory
+//            are an odd number of loads apart, so that no two lanes of a load meet in a bank
+//   matches  graph::ops::attention::twin; tolerance and why: tests/ops/attention.rs
+#include "common.cuh"
+
+// VECTOR neighbouring bf16, one load of 16 or 8 bytes.
+template <int VECTOR>
+__device__ __forceinline__ void load_bf16(float (&x)[VECTOR], const bf16* p) {
+  uint32_t pairs[VECTOR / 2];
+  if constexpr (VECTOR == 8) {
+    const uint4 raw = load_16(p);
+    pairs[0] = raw.x, pairs[1] = raw.y, pairs[2] = raw.z, pairs[3] = raw.w;
+  } else {
+    const uint2 raw = load_8(p);
+    pairs[0] = raw.x, pairs[1] = raw.y;
+  }
+#pragma unroll
+  for (int i = 0; i < VECTOR / 2; i++) {
+    const float2 pair = unpack_bf16(pairs[i]);
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+  }
+}
+
+// A kind of heads: D (0: an argument says it), the channels of a load, the warps of a block.
+template <int D, int VECTOR_, int WARPS_>
+struct Heads {
+  static constexpr int HEAD_DIM = D, VECTOR = VECTOR_, WARPS = WARPS_, THREADS = WARPS * WARP;
+  static constexpr int PART = WARPS * WARP;                            // keys
+  static constexpr int LANES = D == 64 ? 8 : D == 128 ? 16 : WARP;     // that read one row of v together
+  static constexpr int CHUNKS = D ? 1 : 2;                             // loads of each of them
+  static_assert(D == 0 || LANES * VECTOR >= D, "a row of v is read at once");
+};
+
+// A warp's 32 rows of the cache, from `from`, into shared memory; beyond `count` zeros.
+template <class K>
+__device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, uint32_t count, uint32_t head_dim,
+                                          uint32_t stride) {
+  const uint32_t loads = head_dim / K::VECTOR;
+#pragma unroll 8
+  for (uint32_t i = threadIdx.x % WARP; i < WARP * loads; i += WARP) {
+    const uint32_t row = i / loads;
+    const bool inside = row < count;
+    bf16* dst = to + row * stride + i % loads * K::VECTOR;
+    const bf16* src = inside ? from + i * K::VECTOR : from;
+    if constexpr (K::VECTOR == 8) {
+      cp_async_16(dst, src, inside ? 16 : 0);
+    } else {
+      cp_async_8(dst, src, inside ? 8 : 0);
+    }
+  }
+}
+
+// q . k for the lane's key.
+template <class K>
+__device__ __forceinline__ float product(const float* q, const bf16* key, uint32_t head_dim) {
+  float sums[4] = {};  // four chains of multiply-adds: one alone would wait for itself
+#pragma unroll 8
+  for (uint32_t at = 0; at < head_dim; at += K::VECTOR) {
+    float k[K::VECTOR];
+    load_bf16(k, key + at);
+#pragma unroll
+    for (int i = 0; i < K::VECTOR; i += 4) {
+      const float4 x = *reinterpret_cast<const float4*>(q + at + i);
+      sums[0] = __fmaf_rn(x.x, k[i], sums[0]);
+      sums[1] = __fmaf_rn(x.y, k[i + 1], sums[1]);
+      sums[2] = __fmaf_rn(x.z, k[i + 2], sums[2]);
+      sums[3] = __fmaf_rn(x.w, k[i + 3], sums[3]);
+    }
+  }
+  return __fadd_rn(__fadd_rn(sums[0], sums[1]), __fadd_rn(sums[2], sums[3]));
+}
+
+// mix[:] = sum over the warp's keys of weight * v, the weight of key i in lane i.
+template <class K>
+__device__ __forceinline__ void mix_values(float* mix, float weight, const bf16* values, uint32_t head_dim,
+                                           uint32_t stride) {
+  constexpr int GROUPS = WARP / K::LANES;  // keys read at once
+  const uint32_t lane = threadIdx.x % WARP, group = lane / K::LANES;
+#pragma unroll
+  for (int chunk = 0; chunk < K::CHUNKS; chunk++) {
+    const uint32_t column = (chunk * K::LANES + lane % K::LANES) * K::VECTOR;
+    const bool inside = column < head_dim;
+    float sum[K::VECTOR] = {};
+#pragma unroll 8
+    for (int i = 0; i < WARP; i += GROUPS) {
+      const float w = __shfl_sync(ALL_LANES, weight, i + group);
+      float v[K::VECTOR];
+      load_bf16(v, values + (i + group) * stride + (inside ? column : 0));
+#pragma unroll
+      for (int c = 0; c < K::VECTOR; c++) sum[c] = __fmaf_rn(w, v[c], sum[c]);
+    }
+#pragma unroll
+    for (int distance = K::LANES; distance < WARP; distance *= 2) {
+#pragma unroll
+      for (int c = 0; c < K::VECTOR; c++) {
+        sum[c] = __fadd_rn(sum[c], __shfl_xor_sync(ALL_LANES, sum[c], distance));
+      }
+    }
+    if (inside && group == 0) {
+#pragma unroll
+      for (int c = 0; c < K::VECTOR; c += 4) {
+        *reinterpret_cast<float4*>(mix + column + c) = make_float4(sum[c], sum[c + 1], sum[c + 2], sum[c + 3]);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void store(void* out, uint32_t out_bf16, size_t at, float x) {
+  if (out_bf16) {
+    static_cast<bf16*>(out)[at] = from_float<bf16>(x);
+  } else {
+    static_cast<float*>(out)[at] = x;
+  }
+}
+
+template <class K>
+__device__ __forceinline__ void attention_body(void* out, float* partials, uint32_t* counters, const float* q,
+                                               const bf16* k_cache, const bf16* v_cache, const Row* rows,
+                                               const float* prefix_log_n, uint32_t positions, uint32_t head_dim,
+                                               float scale, uint32_t out_bf16) {
+  DYN_SMEM(shared);
+  SMEM_ARRAY(float, maxima, [K::WARPS]);
+  SMEM_ARRAY(float, sums, [K::WARPS]);
+  SMEM_ARRAY(uint32_t, arrived, [1]);
+  grid_dependency_trigger();
+  grid_dependency_wait();
+  const Row row = rows[blockIdx.x];
+  if (row.slot == NO_SLOT) return;
+  const uint32_t parts = row.position / K::PART + 1, part = blockIdx.z;
+  if (part >= parts) return;
+
+  if (K::HEAD_DIM) head_dim = K::HEAD_DIM;
+  const uint32_t heads = gridDim.y, head = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const uint32_t stride = (head_dim / K::VECTOR | 1) * K::VECTOR;
+  const size_t pair = size_t(blockIdx.x) * heads + head;
+  // The warp's: q (D) f32, keys and values (32, stride) bf16. The mix of its values takes the place of the keys.
+  const uint32_t room = 4 * head_dim + 4 * WARP * stride;
+  float* const own_q = reinterpret_cast<float*>(shared + warp * room);
+  bf16* const own_keys = reinterpret_cast<bf16*>(own_q + head_dim);
+  bf16* const own_values = own_keys + WARP * stride;
+
+  const uint32_t first = part * K::PART + warp * WARP;  // the warp's keys
+  const uint32_t end = row.position + 1, count = first < end ? min(end - first, uint32_t(WARP)) : 0;
+  float score = -INFINITY;
+  if (count) {
+    const size_t from = ((size_t(row.slot) * heads + head) * positions + first) * head_dim;
+    for (uint32_t c = 4 * lane; c < head_dim; c += 4 * WARP) cp_async_16(own_q + c, q + pair * head_dim + c);
+    copy_rows<K>(own_keys, k_cache + from, count, head_dim, stride);
+    cp_async_commit();
+    copy_rows<K>(own_values, v_cache + from, count, head_dim, stride);
+    cp_async_commit();
+    const float prefix = first + lane == 0 ? prefix_log_n[row.slot] : 0.0f;
+    cp_async_wait<1>();
+    __syncwarp();
+    if (lane < count) {
+      score = __fadd_rn(__fmul_rn(product<K>(own_q, own_keys + lane * stride, head_dim), scale), prefix);
+    }
+    const float largest = warp_max(score);
+    if (lane == 0) maxima[warp] = largest;
+  }
+  __syncthreads();  // the block's maximum is there
+  const uint32_t active = min((end - part * K::PART + WARP - 1) / WARP, uint32_t(K::WARPS));
+  float largest = maxima[0];
+  for (uint32_t w = 1; w < active; w++) largest = fmaxf(largest, maxima[w]);
+  if (count) {
+    const float weight = lane < count ? exp_(__fsub_rn(score, largest)) : 0.0f;
+    const float sum = warp_sum(weight);
+    if (lane == 0) sums[warp] = sum;
+    cp_async_wait<0>();
+    __syncwarp();
+    mix_values<K>(reinterpret_cast<float*>(own_keys), weight, own_values, head_dim, stride);
+  }
+  __syncthreads();  // the warps' sums are there
+
+  float sum = sums[0];
+  for (uint32_t w = 1; w < active; w++) sum = __fadd_rn(sum, sums[w]);
+  float* const all = partials + pair * ((positions + K::PART - 1) / K::PART) * (head_dim + 2);
+  float* const partial = all + part * (head_dim + 2);
+  for (uint32_t c = threadIdx.x; c < head_dim; c += K::THREADS) {
+    const float* mixes = reinterpret_cast<const float*>(shared) + head_dim + c;
+    float mix = mixes[0];
+    for (uint32_t w = 1; w < active; w++) mix = __fadd_rn(mix, mixes[w * (room / 4)]);
+    if (parts == 1) {
+      store(out, out_bf16, pair * head_dim + c, __fdiv_rn(mix, sum));
+    } else {
+      partial[c] = mix;
+    }
+  }
+  if (parts == 1) return;
+  if (threadIdx.x == 0) partial[head_dim] = largest, partial[head_dim + 1] = sum;
+
+  __syncthreads();  // the partial is written
+  if (threadIdx.x == 0) {
+    __threadfence();  // and seen before the block's arrival ...
+    arrived[0] = atomicAdd(&counters[pair], 1u);
+    __threadfence();  // ... as the others' are after theirs
+  }
+  __syncthreads();
+  if (arrived[0] + 1 < parts) return;
+  if (threadIdx.x == 0) counters[pair] = 0;
+  for (uint32_t c = threadIdx.x; c < head_dim; c += K::THREADS) {
+    float top = all[head_dim];
+    for (uint32_t p = 1; p < parts; p++) top = fmaxf(top, all[p * (head_dim + 2) + head_dim]);
+    float mix = 0.0f, total = 0.0f;
+    for (uint32_t p = 0; p < parts; p++) {
+      const float* other = all + p * (head_dim + 2);
+      const float share = exp_(__fsub_rn(other[head_dim], top));
+      mix = __fmaf_rn(share, other[c], mix);
+      total = __fmaf_rn(share, other[head_dim + 1], total);
+    }
+    store(out, out_bf16, pair * head_dim + c, __fdiv_rn(mix, total));
+  }
+}
+
+#define ATTENTION(name, HEAD_DIM, VECTOR, WARPS)                                                               \
+  extern "C" __global__ void __launch_bounds__(WARPS* WARP)                                                    \
+  name(void* out,                  /* (R, H, D) */                                                             \
+       float* partials,            /* (R, H, ceil(S / part), D + 2) */                                         \
+       uint32_t* counters,         /* (R, H) */                                                                \
+       const float* q,             /* (R, H, D) */                                                             \
+       const bf16* k_cache,        /* (B, H, S, D) */                                                          \
+       const bf16* v_cache,        /* (B, H, S, D) */                                                          \
+       const Row* rows,            /* (R) */                                                                   \
+       const float* prefix_log_n,  /* (B) */                                                                   \
+       uint32_t positions,         /* S */                                                                     \
+       uint32_t head_dim,          /* D */                                                                     \
+       float scale,                                                                                            \
+       uint32_t out_bf16) {        /* 1: `out` is bf16, 0: f32 */                                              \
+    attention_body<Heads<HEAD_DIM, VECTOR, WARPS>>(out, partials, counters, q, k_cache, v_cache, rows,         \
+                                                   prefix_log_n, positions, head_dim, scale, out_bf16);        \
+  }
+
+ATTENTION(attention_64, 64, 8, 8)
+KERNEL_EXPORT(attention_64)
+ATTENTION(attention_100, 100, 4, 4)
+KERNEL_EXPORT(attention_100)
+ATTENTION(attention_128, 128, 8, 4)
+KERNEL_EXPORT(attention_128)
+ATTENTION(attention_any, 0, 4, 4)
+KERNEL_EXPORT(attention_any)
