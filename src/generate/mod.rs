@@ -2,7 +2,8 @@
 //!
 //! A [`Session`] holds a fixed number of places for pictures; pictures enter and leave at any time, and
 //! what one gets does not depend on the others. [`generate`] sends a list through a session. A
-//! [`Generator`] is a session and a [`Painter`], laid out for one model, image size and device.
+//! [`Generator`] is a session and a [`Painter`], laid out for one model, image size and device. A [`Prompter`]
+//! makes a text model's conditions: it cleans prompts and takes their tokens through a [`TextEncoder`].
 
 mod codes;
 mod features_file;
