@@ -54,6 +54,7 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
     for (j, filter) in meta["filters"].as_array().expect("filters").iter().enumerate() {
         check_filter(name, case.config.vocab_size, expected, j, filter);
     }
+    let mut beyond_doubt: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for (i, setting) in meta["greedy"].as_array().expect("greedy").iter().enumerate() {
         let options = GenerationOptions {
             cfg_scale: Some(setting["cfg_scale"].as_f64().unwrap() as f32),
@@ -63,8 +64,15 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         };
         let sampling = options.validate(case.config.vocab_size).expect("valid options");
         case.check_logits(i, &sampling);
-        case.check_logits_on_cuda(i, &sampling);
+        for (device, (checked, tokens)) in case.check_logits_on_cuda(i, &sampling) {
+            let sum = beyond_doubt.entry(device).or_insert((0, 0));
+            *sum = (sum.0 + checked, sum.1 + tokens);
+        }
         case.check_tokens(i, &sampling);
+    }
+    for (device, (checked, tokens)) in beyond_doubt {
+        println!("{name} on {device}: {checked} of {tokens} tokens checked");
+        assert!(10 * checked >= 9 * tokens, "{name} on {device}: only {checked} of {tokens} tokens could be checked");
     }
 }
 
@@ -125,21 +133,23 @@ impl Case<'_> {
     }
 
     /// The same through the CUDA kernels, on every device that there is: logits, and the token that each step
-    /// would draw wherever the margin is beyond doubt.
-    fn check_logits_on_cuda(&self, i: usize, sampling: &Sampling) {
+    /// would draw wherever the margin is beyond doubt. Returns each device's number of such tokens, and of all.
+    fn check_logits_on_cuda(&self, i: usize, sampling: &Sampling) -> Vec<(String, (usize, usize))> {
         let tokens = self.latent_size * self.latent_size;
         let what = format!("{}: greedy_{i}_logits", self.name);
         let expected = &self.expected[&format!("greedy_{i}_logits")].values;
         let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
         let margins = &self.expected[&format!("greedy_{i}_margin")].values;
+        let mut sums = Vec::new();
         for (device, executor) in cuda_executors(&what) {
             let logits = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, tokens);
             let one_by_one = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, 1);
             assert!(logits == one_by_one, "{what} on {device}: the rows of a pass change bits");
-            // As on the CPU in bf16, and each product's input is rounded as well: the normalized row twice.
-            let stages = (3 * 5 * self.config.n_layer + 3) as f64;
+            // Each of the products rounds its weights, and its input up to twice: independent relative errors of up
+            // to 2^-9, which add as a random walk does. Twice that holds for the largest of all logits.
+            let roundings = (3 * 5 * self.config.n_layer + 3) as f64;
             let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
-            let allowed = stages * largest / 512.0;
+            let allowed = 2.0 * roundings.sqrt() * largest / 512.0;
             let found = logits.iter().map(|&x| f64::from(x));
             let used = compare(&format!("{what} on {device}"), found, expected, |_| allowed);
             // A step's tolerance is the largest error of its own logits: the token is beyond doubt where the two best
@@ -160,7 +170,9 @@ impl Case<'_> {
             println!(
                 "{what} on {device}: {share:.1} % of ±{allowed:.3}; of {tokens} tokens {checked} beyond doubt, {equal} equal"
             );
+            sums.push((device, (checked, tokens)));
         }
+        sums
     }
 
     /// (B, N, V) guided logits with the golden tokens fed, `rows_per_slot` positions of each slot per pass.

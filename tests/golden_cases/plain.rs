@@ -89,7 +89,7 @@ impl<'a> Model<'a> {
                 qkv
             })
             .collect();
-        for row in 0..x.len() {
+        for (row, x) in x.iter_mut().enumerate() {
             let mut heads = vec![0.0; dim];
             for (head, out) in heads.chunks_exact_mut(d).enumerate() {
                 let part = |part: usize, row: usize| &qkv[row][part * dim + head * d..][..d];
@@ -105,7 +105,7 @@ impl<'a> Model<'a> {
                     out.iter_mut().zip(part(2, key)).for_each(|(out, v)| *out += weight / sum * v);
                 }
             }
-            add(&mut x[row], &wo.times(&heads));
+            add(x, &wo.times(&heads));
         }
         let [w1, w2, w3] = ["w1", "w2", "w3"].map(|name| self.matrix(&format!("{at}.feed_forward.{name}")));
         for x in x {

@@ -87,7 +87,7 @@ impl Case<'_> {
     /// (n, caption_dim) of a slot: the text of its picture, or no text under that text's mask.
     fn caption(&self, slot: usize) -> Vec<f32> {
         let text = &self.texts[slot / 2];
-        if slot % 2 == 0 {
+        if slot.is_multiple_of(2) {
             return text.values().to_vec();
         }
         let all = self.checkpoint.get("cls_embedding.uncond_embedding").expect("no text").to_f32();

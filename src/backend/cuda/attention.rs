@@ -68,7 +68,7 @@ impl Lower for ops::Attention {
         let (heads, positions, head_dim) = (self.cache.n_head, self.cache.positions, self.cache.head_dim);
         let (kernel, vector, warps) = kernel(head_dim);
         // An odd number of loads from row to row: no two of a column are in one bank.
-        let stride = (head_dim / vector | 1) * vector;
+        let stride = ((head_dim / vector) | 1) * vector;
         // A warp's q in f32, and 32 rows of keys and of values in bf16.
         let shared = warps * (4 * head_dim + 2 * 2 * WARP * stride);
         let layer = self.cache.at(self.layer, 0, 0, 0) * Elem::Bf16.size();
