@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(chosen(2048, 9600, 3200, true), "norm_logits_wide_128x128");
         // The norm's own launch is worth it where the tiles are many.
         assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
-        assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_32");
+        assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_16");
     }
 
     #[test]
