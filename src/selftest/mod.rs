@@ -1,8 +1,8 @@
 //! Every op of the models on a device against the CPU: are the kernels right on this card, and how fast?
 //!
 //! A [`Model`] is a graph of released widths, one layer of it where layers are alike. Each of its ops runs alone,
-//! on both executors from the same values, and everything that it left is compared within a rounding model
-//! ([`rules`]). So an op of a new model is tested as soon as the model is listed in [`models`]. The tests send
+//! on both executors from the same values, and everything that it left is compared within a rounding model, in
+//! `rules.rs`. So an op of a new model is tested as soon as the model is listed in [`models`]. The tests send
 //! small models through the same checks with the kernels on the CPU.
 
 mod compare;

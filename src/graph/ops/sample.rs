@@ -110,7 +110,7 @@ fn mass(z: f32, largest: f32) -> u64 {
 
 /// The smallest z that top-k and top-p keep. `top_k` in 1..=z.len(), `top_p` in (0, 1].
 ///
-/// In top-p the probabilities are [`mass`]es, and `top_p` of them all is cut to a whole number.
+/// In top-p the probabilities are whole numbers in units of 2^-38 of the largest, and `top_p` of them all is cut to a whole number.
 ///
 /// `scratch` is room for z.len() values.
 pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
