@@ -135,7 +135,7 @@ __device__ __forceinline__ void group_norm_stats(float* stats, float2* partial, 
 extern "C" __global__ void __launch_bounds__(THREADS)
 group_norm_stats_bf16(float* stats,                // (R, 32, 2)
                       float2* partial,             // (R, chunks, 32)
-                      const bf16* __restrict__ x,  // (R, P, C)
+                      const bf16* x,               // (R, P, C)
                       uint32_t* counters,          // (R)
                       uint32_t pixels,             // P
                       uint32_t channels,           // C
@@ -148,7 +148,7 @@ KERNEL_EXPORT(group_norm_stats_bf16)
 extern "C" __global__ void __launch_bounds__(THREADS)
 group_norm_stats_f32(float* stats,                 // (R, 32, 2)
                      float2* partial,              // (R, chunks, 32)
-                     const float* __restrict__ x,  // (R, P, C)
+                     const float* x,               // (R, P, C)
                      uint32_t* counters,           // (R)
                      uint32_t pixels,              // P
                      uint32_t channels,            // C

@@ -19,7 +19,7 @@ constexpr int MAX_E = 64;
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 nearest_code(uint32_t* __restrict__ codes,        // (P)
-             const float* __restrict__ z,         // (P, E)
+             const float* z,                      // (P, E)
              const float* __restrict__ codebook,  // (V, E)
              uint32_t pixels,                     // P
              uint32_t codebook_size,              // V
