@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::fix::windows_1252;
+use super::codepage::windows_1252;
 
 /// By name without `&`, with the `;` where it has one.
 static NAMES: LazyLock<HashMap<&str, &str>> =

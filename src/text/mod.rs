@@ -14,6 +14,7 @@
 //! ```
 
 mod clean;
+mod codepage;
 mod entities;
 mod fix;
 mod html;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::super::pattern::Pattern;
 use super::badness::is_bad;
-use super::codepage::{CODEPAGES, Kind, windows_1252};
+use crate::text::codepage::{CODEPAGES, Kind, windows_1252};
 
 // Insides of character classes: what bytes of UTF-8 look like in the encodings of `codepage`.
 const FIRST_OF_2: &str = "ĂÂÄĀÅÃÆĆČÇĎĐÉĚÊËĖÈĒĘÐĞĢÍÎÏİÌĪĶĹĻŁŃŇŅÑÓÔÖŐÒŌØÕŘŚŠŞŢÞÚÛÜŰÙŪŲŮÝŹŽŻß×\

@@ -4,7 +4,6 @@
 //! The rules and their tables follow ftfy (Robyn Speer, Apache-2.0), for LlamaGen's captions went through it.
 
 mod badness;
-mod codepage;
 mod encoding;
 
 use std::borrow::Cow;
@@ -12,9 +11,9 @@ use std::sync::LazyLock;
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::codepage::windows_1252;
 use super::entities;
 use super::pattern::Pattern;
-pub(super) use codepage::windows_1252;
 
 /// A line is mended in pieces of at most so many characters.
 const LONGEST_PIECE: usize = 1_000_000;

@@ -62,7 +62,7 @@ impl Codepage {
 }
 
 /// The character of a byte in Windows-1252; bytes without one are those of Latin-1.
-pub(in super::super) fn windows_1252(byte: u8) -> char {
+pub(super) fn windows_1252(byte: u8) -> char {
     static CHARACTERS: LazyLock<Vec<char>> = LazyLock::new(|| WINDOWS_1252.chars().collect());
     if byte.is_ascii() { char::from(byte) } else { CHARACTERS[usize::from(byte) - 0x80] }
 }
