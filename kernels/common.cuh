@@ -127,6 +127,12 @@ __device__ __forceinline__ float ln_1m(float u) {
 // x * sigmoid(x).
 __device__ __forceinline__ float silu(float x) { return __fdiv_rn(x, __fadd_rn(1.0f, exp_(-x))); }
 
+// GELU by its tanh form, as x * sigmoid of twice the tanh's argument.
+__device__ __forceinline__ float gelu_tanh(float x) {
+  const float twice = __fmul_rn(x, __fmaf_rn(__fmul_rn(x, x), 0.07135482f, 1.5957692f));
+  return __fdiv_rn(x, __fadd_rn(1.0f, exp_(-twice)));
+}
+
 // ---- noise: graph::ops::sample ------------------------------------------------------------------------------
 
 // Philox-4x32-10.

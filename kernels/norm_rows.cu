@@ -1,14 +1,16 @@
 // norm_rows.cu
 // normed[r, c] = bf16(bf16(x[r, c] * rstd[r]) * norm[c])     rstd[r] = 1 / sqrt(mean over c of x[r, c]^2 + eps)
-// The input of the products' wide shape, to the bit what their thin shape makes of x on the way.
+// The input of the products' wide shape, to the bit what their thin shape makes of x on the way. norm_rows_f32 is
+// the op: the same without a rounding to bf16.
 //
 //   shapes   normed, x (R, C)   norm (C)
-//   types    normed: bf16; x, norm and sums: f32
+//   types    normed: bf16 or f32; x, norm and sums: f32
 //   launch   ceil(R / 8) blocks of 256 threads
-//   needs    C divisible by 8                                           (checked in backend/cuda/product.rs)
+//   needs    C divisible by 8                             (checked in backend/cuda/norm_rows.rs, product.rs)
 //   cost     reads R * C * 4 twice, the second time near by, writes R * C * 2; a few microseconds of latency, where
 //            each block of a wide product would read as much
-//   matches  no op of its own: the products' tests
+//   matches  norm_rows_f32: graph::ops::norm_rows::twin; tolerance and why: tests/ops/norm_rows.rs; norm_rows: the
+//            products' tests
 #include "product.cuh"
 
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
@@ -44,3 +46,39 @@ norm_rows(bf16* normed,        // (R, C)
   }
 }
 KERNEL_EXPORT(norm_rows)
+
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
+norm_rows_f32(float* out,          // (R, C)
+              const float* x,      // (R, C)
+              const float* norm,   // (C)
+              float eps,
+              uint32_t rows,       // R
+              uint32_t dim) {      // C
+  grid_dependency_trigger();
+  constexpr int HELD = 8;
+  const Slice slice(dim, threadIdx.x / WARP);
+  NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
+  activations.before_wait(slice);
+  grid_dependency_wait();
+  activations.load(slice.first, slice);
+  activations.prepare(slice);
+
+  const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  for (uint32_t first = slice.first; first < slice.last; first += HELD) {
+    if (first != slice.first) activations.load(first, slice);
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+#pragma unroll
+      for (uint32_t half = 0; half < 2; half++) {
+        const uint32_t k = (first + i) * STEP + 2 * t + 8 * half;
+        if (first + i < slice.last && row < rows && k < dim) {
+          const float2 v = activations.raw[i][0][half], w = activations.scale[i][half];
+          const float rstd = activations.rstd[0];
+          *reinterpret_cast<float2*>(out + size_t(row) * dim + k) =
+              make_float2(__fmul_rn(__fmul_rn(v.x, rstd), w.x), __fmul_rn(__fmul_rn(v.y, rstd), w.y));
+        }
+      }
+    }
+  }
+}
+KERNEL_EXPORT(norm_rows_f32)

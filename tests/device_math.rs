@@ -83,6 +83,12 @@ fn functions_are_bit_equal() {
     same_bits_within(&simt, "test_silu", 0, f32::MAX.to_bits(), LEN, of_float(math::silu));
     same_bits_within(&simt, "test_silu", negative, f32::MIN.to_bits(), LEN, of_float(math::silu));
     same_bits_within(&simt, "test_silu", 0.01f32.to_bits(), 30f32.to_bits(), LEN, of_float(math::silu));
+
+    same_bits_within(&simt, "test_gelu_tanh", 0, f32::MAX.to_bits(), LEN, of_float(math::gelu_tanh));
+    same_bits_within(&simt, "test_gelu_tanh", negative, f32::MIN.to_bits(), LEN, of_float(math::gelu_tanh));
+    same_bits_within(&simt, "test_gelu_tanh", 0.01f32.to_bits(), 10f32.to_bits(), LEN, of_float(math::gelu_tanh));
+    let (low, high) = ((-0.01f32).to_bits(), (-10f32).to_bits());
+    same_bits_within(&simt, "test_gelu_tanh", low, high, LEN, of_float(math::gelu_tanh));
 }
 
 #[test]

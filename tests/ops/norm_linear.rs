@@ -3,7 +3,7 @@
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
 use crate::common::compare;
-use crate::harness::{Case, ROW_COUNTS, Random, largest_sum, norm_roundings, sum_error};
+use crate::harness::{Case, ROW_COUNTS, Random, cuda_normed_error, largest_sum, norm_roundings, sum_error};
 
 fn case(elem: Elem, (first, width, of): (usize, usize, usize), depth: usize, rows: usize) -> (Case, ops::NormLinear) {
     let extent = Extent { rows, draws: 0 };
@@ -48,6 +48,42 @@ fn matches_its_twin() {
                     sum_error(depth, norm_roundings(depth)) * largest[i / op.width]
                 });
                 case.check_rows_alone(&left, &[op.out]);
+            }
+        }
+    }
+}
+
+#[test]
+fn matches_its_twin_on_cuda() {
+    // v of wqkv: all of GPT-B's to the full depth, and what lies at the same place of L's and XL's; T5-XL's q. Tails of
+    // a tile, of a step and of a slice, in the middle of a weight too.
+    let sizes = [((1536, 768, 2304), 768, 2), ((2048, 48, 3072), 1024, 9), ((64, 24, 100), 1280, 3)];
+    let odd = [((0, 40, 40), 2048, 2), ((0, 1, 1), 8, 1), ((16, 17, 40), 8, 3), ((48, 33, 81), 40, 17)];
+    let many = [((112, 130, 250), 104, 33), ((16, 7, 23), 264, 65), ((32, 31, 99), 136, 129)];
+    for (part, depth, rows) in sizes.into_iter().chain(odd).chain(many) {
+        let (case, op) = case(Elem::Bf16, part, depth, rows);
+        let (before, twin) = (case.twin_before(), case.twin());
+        let expected = &twin.buffers[op.out.index()];
+        let normed: Vec<Vec<f64>> =
+            (0..rows).map(|r| before.rms_norm(op.norm, before.row(op.x, r, depth), op.eps)).collect();
+        for (place, left) in case.run_on_cuda() {
+            compare(&format!("{place} {part:?} of {depth} x {rows}"), case.values(&left, op.out), expected, |i| {
+                let weights = &before.weights[op.weight.index()][(op.first + i % op.width) * depth..][..depth];
+                cuda_normed_error(weights, &normed[i / op.width])
+            });
+        }
+    }
+}
+
+#[test]
+fn cuda_bits_depend_on_no_shape_and_no_other_row() {
+    for (part, depth) in [((112, 200, 312), 104), ((96, 48, 144), 768)] {
+        for rows in [1, 2, 7, 15, 16, 31, 63, 255] {
+            let (case, op) = case(Elem::Bf16, part, depth, rows);
+            if let Some(left) = case.run_on_cuda_of_all_sizes()
+                && (rows < 32 || depth < 200)
+            {
+                case.check_rows_alone_on_cuda(&left, &[op.out]);
             }
         }
     }

@@ -48,3 +48,27 @@ fn equal_channels_become_their_weights() {
     let left = case.run_everywhere();
     compare("7s", case.values(&left, op.out), &[&weights[..], &weights].concat(), |i| 4.0 * U * weights[i % 64].abs());
 }
+
+/// Rounding of the CUDA kernel, in units of [`U`]: of the squares' sum, where a lane adds four for each step of one of
+/// eight slices, then come the row's four lanes and the slices; of its mean, twice. The root halves these. Then the
+/// root itself and two products.
+fn cuda_roundings(dim: usize) -> f64 {
+    let sum = dim.div_ceil(16).div_ceil(8) * 4 + 2 + 8;
+    (sum + 2) as f64 / 2.0 + 3.0
+}
+
+#[test]
+fn matches_its_twin_on_cuda() {
+    for dim in [2048, 768, 48, 264, 8] {
+        for (rows, scale) in [(1, 1.0), (2, 1e4), (9, 1.0), (33, 1.0)] {
+            let (case, op) = case(dim, rows, scale);
+            let expected = case.twin().buffers[op.out.index()].clone();
+            for (place, left) in case.run_on_cuda() {
+                compare(&format!("{place} {dim} x {rows} of {scale}"), case.values(&left, op.out), &expected, |i| {
+                    cuda_roundings(dim) * U * expected[i].abs() + f64::MIN_POSITIVE
+                });
+                case.check_rows_alone_on_cuda(&left, &[op.out]);
+            }
+        }
+    }
+}

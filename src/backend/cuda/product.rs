@@ -9,10 +9,10 @@ use super::kernels;
 use super::lower::{Arrangement, Lowering};
 use crate::graph::{BufferId, Elem, Graph, WeightId};
 
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 
-/// Rows of a block of `norm_rows`.
-const NORM_ROWS: usize = 8;
+/// Rows of a block of `norm_rows` and `norm_rows_f32`.
+pub(super) const NORM_ROWS: usize = 8;
 
 /// What a multiprocessor fetches per clock, about, from L2 and as its share from memory, what it multiplies, and
 /// what another launch costs.
@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_cases_of_the_tests_take_every_shape() {
-        // Of tests/ops: linear_residual, norm_logits and norm_swiglu, norm_qkv_rope.
+        // Of tests/ops: linear and linear_residual; norm_gated_gelu, norm_linear, norm_logits and norm_swiglu;
+        // norm_qkv_rope.
         for (normed, sizes) in
             [(false, [(200, 104), (48, 768)]), (true, [(200, 104), (48, 768)]), (true, [(312, 104), (2304, 768)])]
         {

@@ -1,0 +1,68 @@
+// norm_linear.cu
+// out[r, n] = Σ_k weight[n, k] * rms_norm(x[r])[k]: q, k or v by itself
+//
+//   shapes   out (R, N)   x (R, K)   norm (K)   weight (N, K), packed as fragments: those from the first row on of a
+//            larger weight; wide: normed (R, K)
+//   types    weight, normed: bf16; out, x, norm and sums: f32
+//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR, behind norm_rows: ceil(R / rows) x ceil(N / columns)
+//            blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
+//   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4, writes R * N * 4; floor: the
+//            weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
+//   matches  graph::ops::norm_linear::twin; tolerance and why: tests/ops/norm_linear.rs
+#include "product.cuh"
+
+struct Store {
+  static constexpr int MATRICES = 1;
+  float* out;      // (R, N)
+  uint32_t width;  // N
+  struct Early {};
+
+  __device__ __forceinline__ Early load(uint32_t, uint32_t) const { return {}; }
+  __device__ __forceinline__ void store(Early, uint32_t r, uint32_t n, const float2 (&y)[1]) const {
+    store_pair(out + size_t(r) * width, n, width, y[0]);
+  }
+};
+
+#define THIN_PARAMETERS                                    \
+  float *out,                    /* (R, N) */              \
+      const float *x,            /* (R, K) */              \
+      const float *norm,         /* (K) */                 \
+      float eps,                                           \
+      const bf16 *weight,        /* (N, K) as fragments */ \
+      uint32_t rows,             /* R */                   \
+      uint32_t width,            /* N */                   \
+      uint32_t depth             /* K */
+#define THIN_ARGUMENTS out, x, norm, eps, weight, rows, width, depth
+#define WIDE_PARAMETERS                                    \
+  float *out,                    /* (R, N) */              \
+      const bf16 *normed,        /* (R, K) */              \
+      const bf16 *weight,        /* (N, K) as fragments */ \
+      uint32_t rows,             /* R */                   \
+      uint32_t width,            /* N */                   \
+      uint32_t depth             /* K */
+#define WIDE_ARGUMENTS out, normed, weight, rows, width, depth
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin(THIN_PARAMETERS) {
+  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, depth);
+  product_thin<TILES, ROW_TILES, DEPTH>(Store{out, width}, activations, {weight}, rows, width, depth);
+}
+
+template <int... SHAPE>
+__device__ __forceinline__ void wide(WIDE_PARAMETERS) {
+  product_wide<SHAPE...>(Store{out, width}, normed, {weight}, rows, width, depth);
+}
+
+THIN_KERNEL(norm_linear_thin_8, 1, 1, 8, 8)
+KERNEL_EXPORT(norm_linear_thin_8)
+THIN_KERNEL(norm_linear_thin_16, 2, 2, 4, 4)
+KERNEL_EXPORT(norm_linear_thin_16)
+THIN_KERNEL(norm_linear_thin_32, 2, 4, 4, 1)
+KERNEL_EXPORT(norm_linear_thin_32)
+WIDE_KERNEL(norm_linear_wide_64x32, 2, 4, 4, 4, 4)
+KERNEL_EXPORT(norm_linear_wide_64x32)
+WIDE_KERNEL(norm_linear_wide_64x64, 2, 4, 8, 2, 4)
+KERNEL_EXPORT(norm_linear_wide_64x64)
+WIDE_KERNEL(norm_linear_wide_128x128, 1, 8, 16, 2, 3)
+KERNEL_EXPORT(norm_linear_wide_128x128)

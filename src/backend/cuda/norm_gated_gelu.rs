@@ -1,0 +1,54 @@
+//! Matches `graph::ops::norm_gated_gelu`.
+
+use super::device::Launch;
+use super::kernels;
+use super::lower::{Arrangement, Lower, Lowering};
+use super::product::{self, NormedInput, Product, Shape};
+use crate::graph::{Elem, Graph, WeightId, ops};
+
+const SHAPES: [Shape; 6] = product::shapes(
+    32,
+    [
+        kernels::NORM_GATED_GELU_THIN_8,
+        kernels::NORM_GATED_GELU_THIN_16,
+        kernels::NORM_GATED_GELU_THIN_32,
+        kernels::NORM_GATED_GELU_WIDE_64X32,
+        kernels::NORM_GATED_GELU_WIDE_64X64,
+        kernels::NORM_GATED_GELU_WIDE_128X128,
+    ],
+);
+
+fn input(op: &ops::NormGatedGelu) -> NormedInput {
+    NormedInput { x: op.x, norm: op.norm, eps: op.eps, dim: op.dim }
+}
+
+impl Lower for ops::NormGatedGelu {
+    fn check(&self, graph: &Graph) -> Result<(), String> {
+        product::check_weight(graph, self.wi_0, Elem::Bf16)?;
+        product::check_weight(graph, self.wi_1, Elem::Bf16)?;
+        product::check_buffer(graph, self.out, Elem::Bf16)?;
+        input(self).check(graph)
+    }
+
+    fn arrangements(&self, _graph: &Graph) -> Vec<(WeightId, Arrangement)> {
+        [self.wi_0, self.wi_1].map(|weight| product::fragments_of(weight, self.hidden_dim, self.dim)).into()
+    }
+
+    fn scratch_bytes(&self, graph: &Graph) -> usize {
+        input(self).scratch_bytes(graph)
+    }
+
+    fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
+        let product =
+            Product { rows: cx.extent.rows, width: self.hidden_dim, depth: self.dim, matrices: 2, normed: true };
+        let shape = product.choose(&SHAPES, cx.multiprocessors);
+        let launch = input(self)
+            .pass(cx, shape, product.launch(shape).arg(cx.buffer(self.out)))
+            .arg(cx.weight(self.wi_0))
+            .arg(cx.weight(self.wi_1))
+            .size(cx.extent.rows)
+            .size(self.hidden_dim)
+            .size(self.dim);
+        input(self).launches(cx, shape, launch)
+    }
+}
