@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use half::bf16;
 
 use crate::Result;
 use crate::checkpoint::Checkpoint;
@@ -90,6 +91,17 @@ impl dyn Plan + '_ {
     pub fn write<T: Pod>(&mut self, buffer: BufferId, offset: usize, values: &[T]) -> Result<()> {
         debug_assert_eq!(size_of::<T>(), self.graph().at(buffer).elem.size(), "element type of the buffer");
         self.write_bytes(buffer, offset * size_of::<T>(), bytemuck::cast_slice(values))
+    }
+
+    /// Copies numbers into a buffer of f32 or bf16 from element `offset` on, rounded to what it holds.
+    pub fn write_floats(&mut self, buffer: BufferId, offset: usize, values: &[f32]) -> Result<()> {
+        match self.graph().at(buffer).elem {
+            Elem::Bf16 => {
+                let values: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+                self.write(buffer, offset, &values)
+            }
+            _ => self.write(buffer, offset, values),
+        }
     }
 
     /// Copies elements out of a buffer from element `offset` on.

@@ -176,7 +176,7 @@ impl Prefixes {
             }
         }
         plan.write(self.rows, 0, &rows)?;
-        plan.write(self.text.caption, 0, &captions)?;
+        plan.write_floats(self.text.caption, 0, &captions)?;
         plan.run(self.text.prefill, Extent { rows: rows.len(), draws: 0 })?;
         let mut last = 0;
         let prefixes = sources.iter().enumerate().map(|(slot, source)| {

@@ -28,7 +28,7 @@ pub struct GptShape {
     pub pictures: usize,
     /// What matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`]. Norms and the residual stream are f32.
     pub precision: Elem,
-    /// What the inputs of `wo` and `w2` are held as; each executor has its own.
+    /// What the inputs of `wo`, `w2` and a text's projector are held as; each executor has its own.
     pub activations: Elem,
 }
 

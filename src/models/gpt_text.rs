@@ -28,7 +28,7 @@ pub struct GptText {
     pub set_prefix: PhaseId,
     /// Draws from `logits` alone.
     pub draw: PhaseId,
-    /// (R, caption_dim) in
+    /// (R, caption_dim) in, held as the shape's activations
     pub caption: BufferId,
     /// (B, L, C) the mean V of a text's tokens in every layer, f32
     pub prefixes: BufferId,
@@ -63,7 +63,7 @@ impl GptText {
     ) -> Self {
         let GptConfig { dim, n_layer, hidden_dim, vocab_size, norm_eps: eps, .. } = *config;
         let Buffers { rows, draws, x, q, heads, hidden, logits, codes, k_cache, v_cache } = *buffers;
-        let caption = g.buffer("caption", Elem::F32, Per::Row, &[caption_dim], Role::Input);
+        let caption = g.buffer("caption", shape.activations, Per::Row, &[caption_dim], Role::Input);
         let prefixes = g.buffer("prefixes", Elem::F32, Per::Plan, &[shape.slots, n_layer, dim], Role::State);
 
         let matrix = |g: &mut Graph, name: &str, shape_: &[usize]| -> WeightId {

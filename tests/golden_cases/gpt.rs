@@ -70,7 +70,12 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         }
         case.check_tokens(i, &sampling);
     }
-    for (device, (checked, tokens)) in beyond_doubt {
+    assert_most_beyond_doubt(name, &beyond_doubt);
+}
+
+/// Of each device's tokens, nine in ten.
+pub fn assert_most_beyond_doubt(name: &str, devices: &BTreeMap<String, (usize, usize)>) {
+    for (device, (checked, tokens)) in devices {
         println!("{name} on {device}: {checked} of {tokens} tokens checked");
         assert!(10 * checked >= 9 * tokens, "{name} on {device}: only {checked} of {tokens} tokens could be checked");
     }
@@ -132,45 +137,20 @@ impl Case<'_> {
         println!("{what} in bf16: {:.1} % of ±{allowed:.3}", 100.0 * used);
     }
 
-    /// The same through the CUDA kernels, on every device that there is: logits, and the token that each step
-    /// would draw wherever the margin is beyond doubt. Returns each device's number of such tokens, and of all.
+    /// The same through the CUDA kernels, on every device that there is. Returns each device's number of tokens beyond
+    /// doubt, and of all.
     fn check_logits_on_cuda(&self, i: usize, sampling: &Sampling) -> Vec<(String, (usize, usize))> {
         let tokens = self.latent_size * self.latent_size;
         let what = format!("{}: greedy_{i}_logits", self.name);
-        let expected = &self.expected[&format!("greedy_{i}_logits")].values;
-        let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
-        let margins = &self.expected[&format!("greedy_{i}_margin")].values;
         let mut sums = Vec::new();
         for (device, executor) in cuda_executors(&what) {
             let logits = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, tokens);
             let one_by_one = self.forced_logits_on(executor.as_ref(), i, sampling, Elem::Bf16, 1);
             assert!(logits == one_by_one, "{what} on {device}: the rows of a pass change bits");
-            // Each of the products rounds its weights, and its input up to twice: independent relative errors of up
-            // to 2^-9, which add as a random walk does. Twice that holds for the largest of all logits.
-            let roundings = (3 * 5 * self.config.n_layer + 3) as f64;
-            let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
-            let allowed = 2.0 * roundings.sqrt() * largest / 512.0;
-            let found = logits.iter().map(|&x| f64::from(x));
-            let used = compare(&format!("{what} on {device}"), found, expected, |_| allowed);
-            // A step's tolerance is the largest error of its own logits: the token is beyond doubt where the two best
-            // lie further apart than both can have moved.
-            let (mut checked, mut equal) = (0, 0);
-            let steps = logits.chunks_exact(self.config.vocab_size).zip(expected.chunks_exact(self.config.vocab_size));
-            for (at, (row, expected)) in steps.enumerate() {
-                let error = row.iter().zip(expected).map(|(&x, y)| (f64::from(x) - y).abs()).fold(0.0, f64::max);
-                let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("codes");
-                equal += usize::from(best as f64 == golden[at]);
-                if margins[at] > 2.0 * error {
-                    assert_eq!(best as f64, golden[at], "{what} on {device}: token {at}, margin {}", margins[at]);
-                    checked += 1;
-                }
-            }
-            let tokens = margins.len();
-            let share = 100.0 * used;
-            println!(
-                "{what} on {device}: {share:.1} % of ±{allowed:.3}; of {tokens} tokens {checked} beyond doubt, {equal} equal"
-            );
-            sums.push((device, (checked, tokens)));
+            let what = format!("{what} on {device}");
+            let products = 5 * self.config.n_layer + 1;
+            let sum = compare_logits_on_cuda(&what, i, products, &logits, self.config.vocab_size, self.expected);
+            sums.push((device, sum));
         }
         sums
     }
@@ -250,6 +230,42 @@ impl Case<'_> {
         assert_eq!(found, run(1), "{}: pictures depend on their batch", self.name);
         compare_tokens(self.name, i, &found, self.expected);
     }
+}
+
+/// Logits from the CUDA kernels against those of setting `i`, and the token that each step would draw wherever the
+/// margin is beyond doubt. Returns the number of such tokens, and of all.
+pub fn compare_logits_on_cuda(
+    what: &str,
+    i: usize,
+    products: usize,
+    logits: &[f32],
+    vocab_size: usize,
+    expected: &BTreeMap<String, Expected>,
+) -> (usize, usize) {
+    let golden = &expected[&format!("greedy_{i}_tokens")].values;
+    let margins = &expected[&format!("greedy_{i}_margin")].values;
+    let expected = &expected[&format!("greedy_{i}_logits")].values;
+    // Each of the products rounds its weights, and its input up to twice: independent relative errors of up to 2^-9,
+    // which add as a random walk does. Twice that holds for the largest of all logits.
+    let roundings = (3 * products) as f64;
+    let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+    let allowed = 2.0 * roundings.sqrt() * largest / 512.0;
+    let used = compare(what, logits.iter().map(|&x| f64::from(x)), expected, |_| allowed);
+    // A step's tolerance is the largest error of its own logits: the token is beyond doubt where the two best lie
+    // further apart than both can have moved.
+    let (mut checked, mut equal) = (0, 0);
+    for (at, (row, expected)) in logits.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size)).enumerate() {
+        let error = row.iter().zip(expected).map(|(&x, y)| (f64::from(x) - y).abs()).fold(0.0, f64::max);
+        let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("codes");
+        equal += usize::from(best as f64 == golden[at]);
+        if margins[at] > 2.0 * error {
+            assert_eq!(best as f64, golden[at], "{what}: token {at}, margin {}", margins[at]);
+            checked += 1;
+        }
+    }
+    let (tokens, share) = (margins.len(), 100.0 * used);
+    println!("{what}: {share:.1} % of ±{allowed:.3}; of {tokens} tokens {checked} beyond doubt, {equal} equal");
+    (checked, tokens)
 }
 
 /// The table's rows, of which those of all condition tokens are row 0 of ours.

@@ -14,7 +14,7 @@ use smalti::graph::{Elem, Extent, Row};
 use smalti::models::{GptGraph, GptShape, GptText};
 
 use super::{gpt, plain};
-use crate::common::{Expected, compare, compare_to_largest};
+use crate::common::{Expected, compare, compare_to_largest, cuda_executors};
 
 /// One case, opened.
 struct Case<'a> {
@@ -55,6 +55,7 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
     for (j, filter) in meta["filters"].as_array().expect("filters").iter().enumerate() {
         gpt::check_filter(name, case.config.vocab_size, expected, j, filter);
     }
+    let mut beyond_doubt: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for (i, setting) in meta["greedy"].as_array().expect("greedy").iter().enumerate() {
         let options = GenerationOptions {
             cfg_scale: Some(setting["cfg_scale"].as_f64().unwrap() as f32),
@@ -64,8 +65,13 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         };
         let sampling = options.validate(case.config.vocab_size).expect("valid options");
         case.check_logits(i, &sampling);
+        for (device, (checked, tokens)) in case.check_logits_on_cuda(i, &sampling) {
+            let sum = beyond_doubt.entry(device).or_insert((0, 0));
+            *sum = (sum.0 + checked, sum.1 + tokens);
+        }
         case.check_tokens(i, &sampling);
     }
+    gpt::assert_most_beyond_doubt(name, &beyond_doubt);
     case.check_collapsed_prefix();
 }
 
@@ -77,9 +83,10 @@ impl Case<'_> {
         GptShape { latent_size, slots: 2 * pictures, rows, pictures, precision, activations: Elem::F32 }
     }
 
-    fn plan(&self, precision: Elem) -> (GptGraph, GptText, Box<dyn Plan>) {
-        let gpt = GptGraph::new(&self.config, &self.shape(precision, self.texts.len()));
-        let plan = self.executor.plan(Arc::new(gpt.graph.clone()), &self.checkpoint).expect("a plan");
+    fn plan(&self, executor: &dyn Executor, precision: Elem) -> (GptGraph, GptText, Box<dyn Plan>) {
+        let shape = self.shape(precision, self.texts.len());
+        let gpt = GptGraph::new(&self.config, &GptShape { activations: executor.activations(), ..shape });
+        let plan = executor.plan(Arc::new(gpt.graph.clone()), &self.checkpoint).expect("a plan");
         let text = gpt.text.expect("a text model has a text part");
         (gpt, text, plan)
     }
@@ -103,13 +110,13 @@ impl Case<'_> {
             rows.extend((0..tokens).map(|position| Row { slot: slot as u32, position, ..Row::default() }));
         }
         plan.write(gpt.rows, 0, &rows).unwrap();
-        plan.write(gpt.text.expect("a text part").caption, 0, &captions).unwrap();
+        plan.write_floats(gpt.text.expect("a text part").caption, 0, &captions).unwrap();
         rows.len()
     }
 
     /// The residual stream behind each layer at every valid place, for the texts alone.
     fn check_prefill(&self) {
-        let (gpt, text, mut plan) = self.plan(Elem::F32);
+        let (gpt, text, mut plan) = self.plan(&self.executor, Elem::F32);
         let dim = self.config.dim;
         for layer in 0..self.config.n_layer {
             let rows = self.write_captions(plan.as_mut(), &gpt, (0..self.texts.len()).map(|text| 2 * text));
@@ -129,10 +136,10 @@ impl Case<'_> {
     /// Logits of every token with the golden tokens fed.
     fn check_logits(&self, i: usize, sampling: &Sampling) {
         let expected = &self.expected[&format!("greedy_{i}_logits")].values;
-        let f32_logits = self.guided(i, sampling, Elem::F32, 1);
+        let f32_logits = self.guided(&self.executor, i, sampling, Elem::F32, 1);
         let tokens = self.latent_size * self.latent_size;
         for rows_per_slot in [3, tokens - 1] {
-            let several = self.guided(i, sampling, Elem::F32, rows_per_slot);
+            let several = self.guided(&self.executor, i, sampling, Elem::F32, rows_per_slot);
             assert!(several == f32_logits, "{}: {rows_per_slot} rows per slot change bits", self.name);
         }
         let what = format!("{}: greedy_{i}_logits", self.name);
@@ -143,15 +150,40 @@ impl Case<'_> {
         let stages = (5 * self.config.n_layer + 1 + 2) as f64;
         let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
         let allowed = stages * largest / 512.0;
-        let bf16_logits = self.guided(i, sampling, Elem::Bf16, 1);
+        let bf16_logits = self.guided(&self.executor, i, sampling, Elem::Bf16, 1);
         let used =
             compare(&format!("{what} in bf16"), bf16_logits.iter().map(|&x| f64::from(x)), expected, |_| allowed);
         println!("{what} in bf16: {:.1} % of ±{allowed:.3}", 100.0 * used);
     }
 
+    /// The same through the CUDA kernels, on every device that there is, from the projector on. Returns each device's
+    /// number of tokens beyond doubt, and of all.
+    fn check_logits_on_cuda(&self, i: usize, sampling: &Sampling) -> Vec<(String, (usize, usize))> {
+        let tokens = self.latent_size * self.latent_size;
+        let what = format!("{}: greedy_{i}_logits", self.name);
+        let mut sums = Vec::new();
+        for (device, executor) in cuda_executors(&what) {
+            let logits = self.guided(executor.as_ref(), i, sampling, Elem::Bf16, tokens - 1);
+            let one_by_one = self.guided(executor.as_ref(), i, sampling, Elem::Bf16, 1);
+            assert!(logits == one_by_one, "{what} on {device}: the rows of a pass change bits");
+            let what = format!("{what} on {device}");
+            let products = 5 * self.config.n_layer + 1 + 2;
+            let sum = gpt::compare_logits_on_cuda(&what, i, products, &logits, self.config.vocab_size, self.expected);
+            sums.push((device, sum));
+        }
+        sums
+    }
+
     /// (B, N, V) guided logits with the golden tokens fed.
-    fn guided(&self, i: usize, sampling: &Sampling, precision: Elem, rows_per_slot: usize) -> Vec<f32> {
-        let logits = self.forced_logits(i, precision, rows_per_slot);
+    fn guided(
+        &self,
+        executor: &dyn Executor,
+        i: usize,
+        sampling: &Sampling,
+        precision: Elem,
+        rows_per_slot: usize,
+    ) -> Vec<f32> {
+        let logits = self.forced_logits(executor, i, precision, rows_per_slot);
         let vocab_size = self.config.vocab_size;
         let guide = |pair: &[Vec<f32>]| {
             let guide = |(at, (&cond, &uncond)): (usize, (&f32, &f32))| match sampling.cfg_scale {
@@ -164,9 +196,9 @@ impl Case<'_> {
     }
 
     /// (N, V) logits of each slot with the golden tokens of setting `i` fed, several positions per pass.
-    fn forced_logits(&self, i: usize, precision: Elem, rows_per_slot: usize) -> Vec<Vec<f32>> {
+    fn forced_logits(&self, executor: &dyn Executor, i: usize, precision: Elem, rows_per_slot: usize) -> Vec<Vec<f32>> {
         let (slots, vocab_size) = (2 * self.texts.len(), self.config.vocab_size);
-        let (gpt, text, mut plan) = self.plan(precision);
+        let (gpt, text, mut plan) = self.plan(executor, precision);
         let golden = &self.expected[&format!("greedy_{i}_tokens")].values;
         let tokens = self.latent_size * self.latent_size;
         let mut logits = vec![Vec::with_capacity(tokens * vocab_size); slots];
@@ -231,7 +263,7 @@ impl Case<'_> {
         let model = plain::Model::new(&self.checkpoint, &self.config, self.latent_size);
         let golden = &self.expected["greedy_0_tokens"].values;
         let tokens = self.latent_size * self.latent_size;
-        for (slot, found) in self.forced_logits(0, Elem::F32, 1).iter().enumerate() {
+        for (slot, found) in self.forced_logits(&self.executor, 0, Elem::F32, 1).iter().enumerate() {
             let codes = &golden[slot / 2 * tokens..][..tokens - 1];
             let codes: Vec<usize> = codes.iter().map(|&code| code as usize).collect();
             let expected = model.logits(&self.caption(slot), self.places, &codes);
