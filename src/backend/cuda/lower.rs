@@ -45,6 +45,7 @@ pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
         Op::PixelsToInput(op) => Ok(op),
         Op::Sample(op) => Ok(op),
         Op::SpatialAttention(op) => Ok(op),
+        Op::TextAttention(op) => Ok(op),
         other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
     }
 }

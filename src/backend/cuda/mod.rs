@@ -28,6 +28,7 @@ mod plan;
 mod product;
 mod sample;
 mod spatial_attention;
+mod text_attention;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
