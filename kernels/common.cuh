@@ -54,6 +54,16 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+// Over the four lanes that have parts of one row of an mma's result.
+__device__ __forceinline__ float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+  return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(ALL_LANES, x, 1);
+  return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+
 // Sum over a block of THREADS (in x), the same in every thread. `scratch` (THREADS / 32) is shared memory; it
 // may be used again at once.
 template <int THREADS>

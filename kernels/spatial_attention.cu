@@ -25,16 +25,6 @@ constexpr int SLICE = 64;              // channels that a warp mixes
 // Bytes from row to row of q: two in a row lie in different banks, 64 bytes of each.
 __device__ __forceinline__ int query_stride(int channels) { return (channels / 8 | 4) * 16; }
 
-// A row's maximum or sum over the four lanes that have parts of it.
-__device__ __forceinline__ float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-  return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(ALL_LANES, x, 1);
-  return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-
 // Scores of this warp's 16 keys from `key` on, against all rows; `k` points to this lane's first eight channels.
 template <int M>
 __device__ __forceinline__ void score(float (&s)[M][2][4], const unsigned char* queries, const bf16* k, int key,

@@ -51,6 +51,7 @@ pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
         Op::Sample(op) => Ok(op),
         Op::SetPrefix(op) => Ok(op),
         Op::SpatialAttention(op) => Ok(op),
+        Op::TextAttention(op) => Ok(op),
         other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
     }
 }

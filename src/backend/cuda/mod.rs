@@ -34,6 +34,7 @@ mod product;
 mod sample;
 mod set_prefix;
 mod spatial_attention;
+mod text_attention;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
