@@ -7,7 +7,7 @@ use crate::graph::{Extent, Graph, Op};
 
 /// An op's launches at `extent` on a card of so many multiprocessors, or why there are none. Addresses are null.
 pub fn launches(graph: &Graph, op: &Op, extent: Extent, multiprocessors: usize) -> Result<Vec<Launch>, String> {
-    let op = lower(op)?;
+    let op = lower(op);
     op.check(graph)?;
     let buffers = vec![Ptr::NULL; graph.buffers().len()];
     let weights = vec![Ptr::NULL; graph.weights().len()];

@@ -29,30 +29,29 @@ pub(super) trait Lower {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch>;
 }
 
-/// The op's way to launches; an error where there are no kernels for it.
-pub(super) fn lower(op: &Op) -> Result<&dyn Lower, String> {
+/// The op's way to launches.
+pub(super) fn lower(op: &Op) -> &dyn Lower {
     match op {
-        Op::Attention(op) => Ok(op),
-        Op::CodebookLookup(op) => Ok(op),
-        Op::Conv2d(op) => Ok(op),
-        Op::Embed(op) => Ok(op),
-        Op::GroupNormStats(op) => Ok(op),
-        Op::Linear(op) => Ok(op),
-        Op::LinearResidual(op) => Ok(op),
-        Op::NearestCode(op) => Ok(op),
-        Op::NormGatedGelu(op) => Ok(op),
-        Op::NormLinear(op) => Ok(op),
-        Op::NormLogits(op) => Ok(op),
-        Op::NormQkvRope(op) => Ok(op),
-        Op::NormRows(op) => Ok(op),
-        Op::NormSwiglu(op) => Ok(op),
-        Op::PixelsToInput(op) => Ok(op),
-        Op::PrefixMean(op) => Ok(op),
-        Op::Sample(op) => Ok(op),
-        Op::SetPrefix(op) => Ok(op),
-        Op::SpatialAttention(op) => Ok(op),
-        Op::TextAttention(op) => Ok(op),
-        other => Err(format!("there is no CUDA kernel for `{}`", other.name())),
+        Op::Attention(op) => op,
+        Op::CodebookLookup(op) => op,
+        Op::Conv2d(op) => op,
+        Op::Embed(op) => op,
+        Op::GroupNormStats(op) => op,
+        Op::Linear(op) => op,
+        Op::LinearResidual(op) => op,
+        Op::NearestCode(op) => op,
+        Op::NormGatedGelu(op) => op,
+        Op::NormLinear(op) => op,
+        Op::NormLogits(op) => op,
+        Op::NormQkvRope(op) => op,
+        Op::NormRows(op) => op,
+        Op::NormSwiglu(op) => op,
+        Op::PixelsToInput(op) => op,
+        Op::PrefixMean(op) => op,
+        Op::Sample(op) => op,
+        Op::SetPrefix(op) => op,
+        Op::SpatialAttention(op) => op,
+        Op::TextAttention(op) => op,
     }
 }
 

@@ -120,7 +120,7 @@ impl Executor for CudaExecutor {
     }
 
     fn supports(&self, graph: &Graph, op: &Op) -> Result<(), String> {
-        lower(op)?.check(graph)
+        lower(op).check(graph)
     }
 
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
@@ -128,8 +128,8 @@ impl Executor for CudaExecutor {
         let mut arrangements: HashMap<WeightId, Arrangement> = HashMap::new();
         let (mut scratch, mut counters) = (0, 0);
         for node in graph.phases().iter().flat_map(|phase| &phase.nodes) {
-            let op = lower(&node.op).and_then(|op| op.check(&graph).map(|()| op));
-            let op = op.map_err(|problem| Error::Device {
+            let op = lower(&node.op);
+            op.check(&graph).map_err(|problem| Error::Device {
                 device: device.describe(),
                 problem: format!("`{}` of {}: {problem}", node.name, graph.name()),
                 hint: "use --device cpu".into(),
