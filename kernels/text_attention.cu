@@ -37,27 +37,47 @@ __device__ __forceinline__ int text_end(const Row* rows, Row own, int r, int cou
     Row others[SCAN];
 #pragma unroll
     for (int i = 0; i < SCAN; i++) others[i] = rows[min(from + i * WARP + lane, count - 1)];
+    uint32_t votes[SCAN];
 #pragma unroll
     for (int i = 0; i < SCAN; i++) {
       const bool begins = others[i].position == 0 && own.slot != NO_SLOT;
       const bool ends = from + i * WARP + lane >= count || others[i].slot != own.slot || begins;
-      const uint32_t votes = __ballot_sync(ALL_LANES, ends);
-      if (votes) return from + i * WARP + __ffs(int(votes)) - 1;
+      votes[i] = __ballot_sync(ALL_LANES, ends);
+    }
+#pragma unroll
+    for (int i = 0; i < SCAN; i++) {
+      if (votes[i]) return from + i * WARP + __ffs(int(votes[i])) - 1;
     }
   }
   return count;
 }
 
-// KEYS rows of one head, rounded to bf16, into shared memory; beyond `count` zeros. By the block.
+// KEYS rows of one head of k and of v, rounded to bf16, into shared memory; beyond `count` zeros. By the block.
+// Rows that are not there are read from the last that is: a branch would have every load wait for the one before.
 template <int D>
-__device__ __forceinline__ void stage(unsigned char* to, const float* from, int count, int dim, int head_dim) {
+__device__ __forceinline__ void stage(unsigned char* keys, unsigned char* values, const float* k, const float* v,
+                                      int count, int dim, int head_dim) {
+  constexpr int THREADS = WARPS * WARP, BATCH = D ? KEYS * D / 4 / THREADS : 2;  // loads of a thread under way
   const int loads = head_dim / 4;
-#pragma unroll(D ? KEYS * D / 4 / (WARPS * WARP) : 4)
-  for (int i = threadIdx.x; i < KEYS * loads; i += WARPS * WARP) {
-    const int row = i / loads, c = i % loads * 4;
-    float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (row < count) x = *reinterpret_cast<const float4*>(from + size_t(row) * dim + c);
-    store_8(to + row * row_bytes(head_dim) + c * 2, make_uint2(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w)));
+  for (int at = threadIdx.x; at < KEYS * loads; at += BATCH * THREADS) {
+    float4 x[2][BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int row = (at + i * THREADS) / loads, c = (at + i * THREADS) % loads * 4;
+      const size_t from = size_t(min(row, count - 1)) * dim + c;
+      x[0][i] = *reinterpret_cast<const float4*>(k + from), x[1][i] = *reinterpret_cast<const float4*>(v + from);
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int row = (at + i * THREADS) / loads, c = (at + i * THREADS) % loads * 4;
+#pragma unroll
+      for (int which = 0; which < 2; which++) {
+        const float4 y = x[which][i];
+        uint2 pairs = make_uint2(pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
+        if (row >= count) pairs = make_uint2(0, 0);
+        store_8((which ? values : keys) + row * row_bytes(head_dim) + c * 2, pairs);
+      }
+    }
   }
 }
 
@@ -115,8 +135,7 @@ __device__ __forceinline__ void text_attention(void* out, const float* q, const 
     for (int key = 0; key < length; key += KEYS) {
       const size_t from = size_t(first + key) * dim;
       __syncthreads();  // nobody reads the last step's keys and values any more
-      stage<D>(keys, k + from, length - key, dim, head_dim);
-      stage<D>(values, v + from, length - key, dim, head_dim);
+      stage<D>(keys, values, k + from, v + from, length - key, dim, head_dim);
       __syncthreads();  // keys, values and biases are there
       if (!active) continue;
 

@@ -84,8 +84,8 @@ fn matches_its_twin_and_a_text_alone() {
 fn alone_of(among: &Case, op: &ops::TextAttention, mut alone: Case, first: usize) -> Case {
     alone.weights.clone_from(&among.weights);
     for (of_one, (_, of_all)) in alone.buffers.iter_mut().zip(&among.buffers) {
-        let start = first * op.dim();
-        of_one.1.copy_from_slice(&of_all[start..start + of_one.1.len()]);
+        let (start, len) = (first * op.dim(), of_one.1.len());
+        of_one.1.copy_from_slice(&of_all[start..start + len]);
     }
     alone
 }
