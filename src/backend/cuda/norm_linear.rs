@@ -57,3 +57,27 @@ impl Lower for ops::NormLinear {
         input(self).launches(cx, shape, launch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Extent, Per, Role, Source};
+
+    #[test]
+    fn rows_begin_with_a_tile() {
+        let mut graph = Graph::new("norm_linear", Extent { rows: 2, draws: 0 });
+        let op = ops::NormLinear {
+            out: graph.buffer("v", Elem::F32, Per::Row, &[24], Role::Scratch),
+            x: graph.buffer("x", Elem::F32, Per::Row, &[24], Role::Scratch),
+            norm: graph.weight("norm", Elem::F32, &[24], Source::Tensor),
+            weight: graph.weight("wqkv", Elem::Bf16, &[72, 24], Source::Tensor),
+            first: 48,
+            width: 24,
+            depth: 24,
+            eps: 1e-5,
+        };
+        assert_eq!(op.check(&graph), Ok(()));
+        let said = "needs a first row of `wqkv` that 16 divides, found 40";
+        assert_eq!(ops::NormLinear { first: 40, ..op }.check(&graph), Err(said.into()));
+    }
+}
