@@ -46,14 +46,21 @@ fn this_processors_instructions_pass_and_every_op_is_among_the_models() {
         "conv2d",
         "embed",
         "group_norm_stats",
+        "linear",
         "linear_residual",
         "nearest_code",
+        "norm_gated_gelu",
+        "norm_linear",
         "norm_logits",
         "norm_qkv_rope",
+        "norm_rows",
         "norm_swiglu",
         "pixels_to_input",
+        "prefix_mean",
         "sample",
+        "set_prefix",
         "spatial_attention",
+        "text_attention",
     ];
     assert_eq!(ops, expected);
     // Bytes and floating-point operations are of the order that the models have.

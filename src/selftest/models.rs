@@ -2,9 +2,9 @@
 
 use super::values::Random;
 use crate::Result;
-use crate::config::{Condition, GptConfig, PRESETS, VqConfig};
-use crate::graph::{Draw, Elem, Extent, Graph, Load, NO_ROW, Row};
-use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, VqEncoder};
+use crate::config::{Condition, GptConfig, PRESETS, T5Config, VqConfig};
+use crate::graph::{Draw, Elem, Extent, Graph, Load, NO_ROW, Phase, Row};
+use crate::models::{GptGraph, GptShape, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};
 
 /// Which models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,18 @@ pub struct Model {
 #[derive(Clone, Debug)]
 enum Kind {
     Gpt(GptConfig),
+    /// What a text model does before its steps.
+    Prefill(GptConfig),
+    T5(T5Config),
     Decoder(VqConfig),
     Encoder(VqConfig),
 }
+
+/// Tokens of the texts under way: together as many as one text may have.
+const TEXTS: [usize; 2] = [37, 83];
+
+/// Tokens of a text model's longest text.
+const CLS_TOKEN_NUM: usize = TEXTS[0] + TEXTS[1];
 
 /// The models of a size.
 pub fn models(size: Size) -> Vec<Model> {
@@ -43,6 +52,8 @@ pub fn models(size: Size) -> Vec<Model> {
         latent,
     };
     let vq = |name: &str, kind: Kind, latent: usize| Model { name: name.into(), kind, pictures: 1, latent };
+    let texts = |name: &str, kind: Kind| Model { name: name.into(), kind, pictures: 2, latent: 12 };
+    let text = |caption_dim: usize| Condition::Text { caption_dim, cls_token_num: CLS_TOKEN_NUM };
     match size {
         Size::Small => {
             let condition = Condition::Class { num_classes: 10 };
@@ -65,6 +76,11 @@ pub fn models(size: Size) -> Vec<Model> {
                 gpt("of head_dim 100", config(200, 2), 3, 12),
                 vq("VQ decoder", Kind::Decoder(tokenizer.clone()), 4),
                 vq("VQ encoder", Kind::Encoder(tokenizer), 4),
+                texts("prefill", Kind::Prefill(GptConfig { n_layer: 1, condition: text(48), ..config(128, 2) })),
+                texts(
+                    "T5",
+                    Kind::T5(T5Config { d_model: 64, num_heads: 2, d_ff: 128, num_layers: 1, ..T5Config::xl() }),
+                ),
             ]
         }
         Size::Released => {
@@ -84,27 +100,40 @@ pub fn models(size: Size) -> Vec<Model> {
                 models.push(vq(&format!("VQ-16 decoder, {side} px"), Kind::Decoder(tokenizer.clone()), latent));
             }
             models.push(vq("VQ-16 encoder, 256 px", Kind::Encoder(tokenizer), 16));
+            let t5 = T5Config { num_layers: 1, ..T5Config::xl() };
+            let xl = PRESETS.iter().find(|preset| preset.name == "XL").expect("a released size");
+            let config = GptConfig { n_layer: 1, ..GptConfig::of_preset(xl, text(t5.d_model)) };
+            models.push(texts("prefill of GPT-XL, 120 rows", Kind::Prefill(config)));
+            models.push(texts("T5-XL, 120 rows", Kind::T5(t5)));
             models
         }
     }
 }
 
 impl Model {
-    /// Its graph, of one phase.
+    /// Its graph.
     pub(super) fn graph(&self, activations: Elem) -> Result<Graph> {
         let latent = (self.latent, self.latent);
+        let rows = 2 * self.pictures;
+        let shape = GptShape {
+            latent_size: self.latent,
+            slots: rows,
+            rows,
+            pictures: self.pictures,
+            precision: Elem::Bf16,
+            activations,
+        };
         match &self.kind {
-            Kind::Gpt(config) => {
-                let rows = 2 * self.pictures;
-                let shape = GptShape {
-                    latent_size: self.latent,
-                    slots: rows,
-                    rows,
-                    pictures: self.pictures,
-                    precision: Elem::Bf16,
-                    activations,
-                };
-                Ok(GptGraph::new(config, &shape).graph)
+            Kind::Gpt(config) => Ok(GptGraph::new(config, &shape).graph),
+            Kind::Prefill(config) => {
+                let GptGraph { graph, text, .. } = GptGraph::new(config, &shape);
+                let text = text.expect("a text model has a text part");
+                let phase = |id| Phase { name: graph.phase_name(id).into(), nodes: graph.nodes(id).to_vec() };
+                Ok(graph.with_phases(vec![phase(text.prefill), phase(text.set_prefix)]))
+            }
+            Kind::T5(config) => {
+                let shape = T5Shape { rows: CLS_TOKEN_NUM, tokens: CLS_TOKEN_NUM, precision: Elem::Bf16, activations };
+                Ok(T5Graph::new(config, &shape).graph)
             }
             Kind::Decoder(config) => {
                 Ok(VqDecoder::build(config, latent, self.pictures, Pixels::U8, activations)?.graph)
@@ -119,7 +148,8 @@ impl Model {
     /// Codes of a picture, and the codes that there are.
     fn codes(&self) -> (usize, usize) {
         let count = match &self.kind {
-            Kind::Gpt(config) => config.vocab_size,
+            Kind::Gpt(config) | Kind::Prefill(config) => config.vocab_size,
+            Kind::T5(config) => config.vocab_size,
             Kind::Decoder(config) | Kind::Encoder(config) => config.codebook_size,
         };
         (self.latent * self.latent, count)
@@ -129,6 +159,7 @@ impl Model {
     pub(super) fn load(&self) -> Load {
         let extent = match self.kind {
             Kind::Gpt(_) => Extent { rows: 2 * self.pictures, draws: self.pictures },
+            Kind::Prefill(_) | Kind::T5(_) => Extent { rows: CLS_TOKEN_NUM, draws: 0 },
             _ => Extent { rows: self.pictures, draws: 0 },
         };
         let rows = self.rows();
@@ -141,9 +172,22 @@ impl Model {
         random.below(self.codes().1) as u32
     }
 
-    /// The rows: one picture at its condition, one at its first token, the others between there and the last.
+    /// The rows: one picture at its condition, one at its first token, the others between there and the last; of
+    /// texts, all tokens, one text behind the other.
     pub(super) fn rows(&self) -> Vec<Row> {
         let (tokens, vocab_size) = self.codes();
+        if let Kind::Prefill(_) | Kind::T5(_) = self.kind {
+            let text = |(slot, &tokens): (usize, &usize)| {
+                let row = move |position: usize| Row {
+                    slot: slot as u32,
+                    position: position as u32,
+                    token: ((31 * position + slot) % vocab_size) as u32,
+                    reserved: 0,
+                };
+                (0..tokens).map(row)
+            };
+            return TEXTS.iter().enumerate().flat_map(text).collect();
+        }
         let row = |r: usize| {
             let position = match r / 2 {
                 0 => tokens / 2,
