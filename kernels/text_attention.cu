@@ -13,6 +13,9 @@
 //   cost     4 * keys * C FLOPs a row; every block reads k and v of its texts, 8 * D bytes a key, which stay in L2.
 //            For the 120 rows of a caption what counts is the way to memory and back: once for the table of rows,
 //            once for each step of keys
+//   flight   all of a step's keys and values are under way at once, 16 loads of 16 bytes a thread for D = 64 (seen in
+//            the code for sm_90a). Two blocks a multiprocessor are asked for so that there are registers for it: left
+//            to itself ptxas stops at 128 for D = 64, and spills
 //   matches  graph::ops::text_attention::twin; tolerance and why: tests/ops/text_attention.rs
 //
 // Flash attention: a warp has 16 rows, and the block walks through the keys of their text by KEYS, counted from the

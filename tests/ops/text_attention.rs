@@ -1,5 +1,5 @@
 //! Softmax over a text's own rows with a bias by distance. Rounding as in `attention`, with scores as large as
-//! q · k is, since T5 does not scale them.
+//! q · k is, since T5 does not scale them. On CUDA, see `check_on_cuda`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
