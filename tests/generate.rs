@@ -116,3 +116,27 @@ fn weights_that_are_no_numbers_are_an_error() {
         assert!(matches!(&refused, Err(Error::Mismatch { found, .. }) if found == "NaN"), "{refused:?}");
     }
 }
+
+#[test]
+fn a_picture_in_flight_shows_the_codes_it_has() {
+    let model = open();
+    let sampling = GenerationOptions::default().validate(256).expect("valid options");
+    let request = |image| Request { condition: Conditioning::Class(5), image, sampling };
+    let expected = generate(&mut session(&CpuExecutor::new(1), &model, 4), &[request(0), request(1)], |_| true);
+    let expected = expected.expect("codes");
+    let mut session = session(&CpuExecutor::new(1), &model, 4);
+    // The second round has the places of the first, whose codes must not show.
+    for round in 0..2 {
+        assert!(session.start(7, &request(round)).expect("started"));
+        assert!(session.peek(7).expect("peeked").is_empty(), "nothing is drawn yet");
+        for steps in [5, 11] {
+            let before = session.peek(7).expect("peeked").len();
+            session.advance(steps).expect("drawn");
+            let codes = session.peek(7).expect("peeked");
+            assert_eq!(codes, expected[round as usize][..before + steps]);
+        }
+        assert!(session.peek(8).expect("peeked").is_empty(), "no picture has this ticket");
+        session.finish(|finished| assert_eq!(finished.codes, expected[round as usize])).expect("finished");
+        assert!(session.peek(7).expect("peeked").is_empty(), "it is no longer in flight");
+    }
+}

@@ -27,6 +27,8 @@ pub struct Session {
     /// Room for the tables.
     rows: Vec<Row>,
     draws: Vec<Draw>,
+    /// What stands for the codes of a picture that has none yet.
+    blank: Vec<u32>,
     /// The tables on the device no longer say what the places hold.
     stale: bool,
     /// A text model's.
@@ -98,6 +100,7 @@ impl Session {
             places: vec![None; shape.pictures],
             rows: Vec::with_capacity(shape.rows),
             draws: Vec::with_capacity(shape.pictures),
+            blank: vec![NO_CODE; shape.tokens()],
             stale: true,
             prefixes,
             runs_ahead: executor.runs_ahead(),
@@ -140,10 +143,12 @@ impl Session {
     /// Gives a picture a place; `false` when there is none. `ticket` comes back with the codes.
     pub fn start(&mut self, ticket: u64, request: &Request) -> Result<bool> {
         request.condition.check(&self.config)?;
-        let Some(place) = self.places.iter_mut().find(|place| place.is_none()) else {
+        let Some(place) = self.places.iter().position(Option::is_none) else {
             return Ok(false);
         };
-        *place = Some(Picture { ticket, request: request.clone(), token: 0 });
+        // Told apart from the codes of the picture before, for `peek`.
+        self.plan.write(self.gpt.codes, place * self.tokens, &self.blank)?;
+        self.places[place] = Some(Picture { ticket, request: request.clone(), token: 0 });
         self.stale = true;
         Ok(true)
     }
@@ -177,6 +182,18 @@ impl Session {
             self.stale |= picture.token == self.tokens || picture.token == picture.request.sampling.guided_tokens;
         }
         Ok(steps * extent.draws)
+    }
+
+    /// The codes that a picture in flight has by now, in raster order, for previews; none when no picture has the
+    /// ticket. Does not wait for a device that runs ahead, so they may be fewer than were asked for.
+    pub fn peek(&mut self, ticket: u64) -> Result<Vec<u32>> {
+        let has = |picture: &Option<Picture>| picture.as_ref().is_some_and(|picture| picture.ticket == ticket);
+        let Some(place) = self.places.iter().position(has) else { return Ok(Vec::new()) };
+        let mut codes = vec![NO_CODE; self.tokens];
+        let first = place * self.tokens * size_of::<u32>();
+        self.plan.peek_bytes(self.gpt.codes, first, bytemuck::cast_slice_mut(&mut codes))?;
+        codes.truncate(codes.iter().position(|&code| code == NO_CODE).unwrap_or(self.tokens));
+        Ok(codes)
     }
 
     /// Hands out the pictures that have all their tokens and frees their places.
