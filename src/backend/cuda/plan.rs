@@ -185,8 +185,8 @@ impl Plan for CudaPlan {
         let recording = self.note(recording, None)?;
         // SAFETY: as in `run_nodes`.
         let done = unsafe { self.stream.replay(recording, times) };
-        let name = self.graph.phase_name(phase).to_string();
-        self.note(done, Some(&name))
+        let graph = self.graph.clone();
+        self.note(done, Some(graph.phase_name(phase)))
     }
 
     fn wait(&mut self) -> Result<()> {
