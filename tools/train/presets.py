@@ -9,7 +9,7 @@ from .scenes import CLASS_NAMES
 from .t5 import T5Config
 from .vq import VQConfig
 
-STAGES = ("eye", "vq", "c2i", "t2i-1", "t2i-2", "evaluate")
+STAGES = ("eye", "vq", "t2i-1", "t2i-2", "c2i", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,16 @@ class Preset:
         return self.pixels[stage] >> (len(self.vq.decoder_ch_mult) - 1)
 
 
-def sizes(dim: int, c2i_layers: int, t2i_layers: int, t5: T5Config, vq: VQConfig) -> dict[str, object]:
-    def gpt(layers: int, **condition: object) -> GPTConfig:
+def sizes(dim: int, layers: int, t5: T5Config, vq: VQConfig) -> dict[str, object]:
+    """Both GPTs have one shape, since the class model starts from the text model's layers."""
+
+    def gpt(**condition: object) -> GPTConfig:
         return GPTConfig(dim=dim, n_layer=layers, n_head=dim // 64, vocab_size=vq.codebook_size, **condition)
 
     return {
         "vq": vq,
-        "c2i": gpt(c2i_layers, model_type="c2i", num_classes=len(CLASS_NAMES)),
-        "t2i": gpt(t2i_layers, model_type="t2i", caption_dim=t5.d_model, cls_token_num=120),
+        "c2i": gpt(model_type="c2i", num_classes=len(CLASS_NAMES)),
+        "t2i": gpt(model_type="t2i", caption_dim=t5.d_model, cls_token_num=120),
         "t5": t5,
     }
 
@@ -72,34 +74,34 @@ def sizes(dim: int, c2i_layers: int, t2i_layers: int, t5: T5Config, vq: VQConfig
 PRESETS: dict[str, Preset] = {
     "demo": Preset(
         pixels=(128, 256),
-        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
+        **sizes(192, 5, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
             codebook_size=1024, encoder_ch_mult=(1, 1, 1, 1, 2), decoder_ch_mult=(1, 1, 2, 2, 3), z_channels=32)),
         recipes={
             "eye": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
             "vq": VQRecipe(batch=256, lr=4e-4, share=0.38, chunk=4096, reuse=4),
-            "c2i": Recipe(batch=512, lr=1.5e-3, share=0.20, chunk=4096, reuse=16),
-            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.12, chunk=8192, reuse=16),
-            "t2i-2": Recipe(batch=512, lr=1e-3, share=0.22, chunk=4096, reuse=16),
+            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.16, chunk=8192, reuse=16),
+            "t2i-2": Recipe(batch=512, lr=1e-3, share=0.26, chunk=4096, reuse=16),
+            "c2i": Recipe(batch=512, lr=1e-3, share=0.12, chunk=4096, reuse=16),
             "evaluate": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
         },
     ),
     "cpu": Preset(
         pixels=(64, 128),
-        **sizes(192, 4, 6, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
+        **sizes(192, 5, T5Config(d_model=96, d_kv=32, num_heads=3, d_ff=192), VQConfig(
             codebook_size=1024, encoder_ch_mult=(1, 1, 2, 2), decoder_ch_mult=(1, 1, 2, 3), z_channels=32,
             num_res_blocks=1)),
         recipes={
             "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
-            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50),
-            "c2i": Recipe(batch=32, lr=1e-3, share=0.26, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
-            "t2i-1": Recipe(batch=64, lr=1e-3, share=0.12, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
-            "t2i-2": Recipe(batch=32, lr=7e-4, share=0.24, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=0.8),
+            "t2i-1": Recipe(batch=32, lr=1e-3, share=0.16, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "t2i-2": Recipe(batch=16, lr=7e-4, share=0.30, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
+            "c2i": Recipe(batch=16, lr=7e-4, share=0.16, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
             "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
         },
     ),
     "tiny": Preset(
         pixels=(32, 64),
-        **sizes(64, 1, 1, T5Config(d_model=32, d_kv=16, num_heads=2, d_ff=64, num_layers=1), VQConfig(
+        **sizes(64, 1, T5Config(d_model=32, d_kv=16, num_heads=2, d_ff=64, num_layers=1), VQConfig(
             codebook_size=64, encoder_ch_mult=(1, 1, 1), decoder_ch_mult=(1, 1, 2), z_channels=32, num_res_blocks=1)),
         recipes={
             "eye": Recipe(batch=16, lr=1e-3, share=0.2, chunk=32, warmup_steps=2),

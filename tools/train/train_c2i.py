@@ -1,4 +1,7 @@
-"""Stage `c2i`: the class-conditional GPT, on the tokenizer's codes of class-mode scenes."""
+"""Stage `c2i`: the class-conditional GPT, on the tokenizer's codes of class-mode scenes.
+
+It starts from what stage `t2i-2` knows about pictures: all of that GPT but the part that reads its condition.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,8 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     config = replace(preset.c2i, block_size=preset.latent(1) ** 2)
     vq = load_vq(out / "vq.pt", world.device)
     model = Transformer(config).to(world.device)
+    about_pictures = load_gpt(out / "t2i-2.pt", world.device).state_dict()
+    model.load_state_dict({k: v for k, v in about_pictures.items() if not k.startswith("cls_embedding.")}, strict=False)
     stage = Stage(
         "c2i", world, out, limit, recipe, {"gpt": model}, {"optimizer": adamw(recipe, model)}, ("gpt",),
         {"config": asdict(config), "image_size": preset.pixels[1]},
@@ -50,11 +55,12 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     draws = Draws(world, world.seed + 0xC21, ("class",), recipe.chunk, stage.drawn)
     pool = Pool(draws, lambda s: (encode(s), s.kind[:, 0].to(world.device)), recipe, capacity=256)
     n = world.local(recipe.batch)
+    loss_of = world.fused(model)
 
     def step() -> dict[str, Tensor]:
         codes, label = pool.batch(n)
         with world.autocast():
-            loss = model(codes.long(), label)
+            loss = loss_of(codes.long(), label)
         stage.update("optimizer", loss, "gpt")
         return {"loss": loss}
 

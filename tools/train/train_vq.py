@@ -1,4 +1,4 @@
-"""Stage `vq`: the tokenizer, on drawings of both sizes in turn.
+"""Stage `vq`: the tokenizer, on drawings of both sizes, three large batches to a small one.
 
 Loss: squared error, the eye's perceptual distance, codebook, commitment and entropy terms; after `disc_start` also a
 PatchGAN (hinge) with LlamaGen's adaptive weight.
@@ -52,7 +52,7 @@ def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     batch = {small: local, large: max(1, local // 4)}
 
     def step() -> dict[str, Tensor]:
-        px = preset.pixels[stage.steps % 2]
+        px = preset.pixels[min(stage.steps % 4, 1)]
         image = to_unit(pools[px].batch(batch[px])[0]).contiguous(memory_format=world.layout)
         adversary = stage.progress >= recipe.disc_start
         with world.autocast():
@@ -84,7 +84,7 @@ def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
         again = to_pixels(stage.ema["vq"](examples)[0])
         return grid(torch.stack([to_pixels(examples), again], 1).flatten(0, 1), 8)
 
-    stage.run(step, pairs, (batch[small] + batch[large]) * world.size // 2, draws)
+    stage.run(step, pairs, (batch[small] + 3 * batch[large]) * world.size // 4, draws)
 
 
 def load_vq(path: Path, device: torch.device) -> VQModel:

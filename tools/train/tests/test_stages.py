@@ -13,6 +13,8 @@ from train.gpt import GPTConfig, Transformer
 from train.presets import STAGES
 from train.scenes import CLASS_NAMES
 
+torch._dynamo.config.disable = True  # fusing takes a minute a stage
+
 OPTIONS = ["--preset", "tiny", "--device", "cpu", "--threads", "1", "--samples", "8"]
 
 
