@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
         (options.out / "scenes.txt").write_text("\n".join(texts) + "\n")
         return
     if options.command == "export":
-        export(options.out)
+        export(options.out, PRESETS[options.preset or "demo"])
         return
     world = World(options.device, options.seed)
     preset = PRESETS[options.preset or ("demo" if world.device.type == "cuda" else "cpu")]
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
             name, world, preset, options.out, Limit(options.minutes * 60 * share, options.steps), options.samples
         )
     if options.command == "all" and world.main:
-        export(options.out)
+        export(options.out, preset)
     world.close()
 
 

@@ -116,7 +116,7 @@ def evaluate(world: World, preset: Preset, out: Path, samples: int) -> None:
 
     model = load_gpt(out / "c2i.pt", device)
     label = (index % len(CLASS_NAMES)).to(device)
-    cfg = preset.grid_cfg["c2i"]
+    cfg = preset.cfg_scale["c2i"]
     pictures = torch.cat([sample_classes(model, vq, part, cfg).cpu() for part in label.split(AT_ONCE)]).to(device)
     seen, features = look(eye, pictures)
     right = seen[:, 1] == label.cpu()
@@ -131,7 +131,7 @@ def evaluate(world: World, preset: Preset, out: Path, samples: int) -> None:
 
     tokenizer = Tokenizer.from_file(str(out / "t5" / "tokenizer.json"))
     gpt, t5 = load_t2i(out / "t2i-2.pt", device)
-    cfg, texts = preset.grid_cfg["t2i"], captions(asked)
+    cfg, texts = preset.cfg_scale["t2i"], captions(asked)
     batches = [texts[i : i + AT_ONCE] for i in range(0, samples, AT_ONCE)]
     pictures = torch.cat([sample_texts(gpt, t5, tokenizer, vq, part, cfg).cpu() for part in batches]).to(device)
     seen, features = look(eye, pictures)

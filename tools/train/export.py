@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .presets import Preset
 from .scenes import CLASS_NAMES, COLOUR_NAMES
 from .stage import save_atomically
 from .t5 import T5Config, save_t5
@@ -33,10 +34,12 @@ def bf16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.to(torch.bfloat16).contiguous() for k, v in weights.items() if k not in LEFT_OUT}
 
 
-def about(name: str, state: dict[str, Any]) -> dict[str, str]:
-    """The metadata of a shipped file: sizes by LlamaGen's names, as text."""
+def about(name: str, state: dict[str, Any], preset: Preset) -> dict[str, str]:
+    """The metadata of a shipped file: sizes by LlamaGen's names, and how to sample, as text."""
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in state["config"].items() if k in SIZES}
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+    if name in preset.cfg_scale:
+        text |= {"cfg_scale": str(preset.cfg_scale[name]), "top_k": "0"}
     return text | {
         "smalti.kind": "vq" if name == "vq" else "gpt",
         "image_size": str(state["image_size"]),
@@ -44,7 +47,7 @@ def about(name: str, state: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def export(out: Path) -> None:
+def export(out: Path, preset: Preset) -> None:
     pt, demo = out / "export" / "pt", out / "export" / "demo"
     for folder in (pt, demo):
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ def export(out: Path) -> None:
         state = torch.load(out / f"{stage}.pt", map_location="cpu", weights_only=True)
         kept = {k: state[k] for k in ("steps", "config", "image_size", "class_names")}
         save_atomically(pt / f"{name}.pt", {"model": state["ema"]} | kept)
-        save_file(bf16(state["ema"]), demo / f"{name}.safetensors", metadata=about(name, state))
+        save_file(bf16(state["ema"]), demo / f"{name}.safetensors", metadata=about(name, state, preset))
         if name == "t2i":
             save_t5(demo / "t5", T5Config(**state["t5_config"]), bf16(state["t5_ema"]))
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -50,7 +50,8 @@ class Preset:
     recipes: dict[str, Recipe]
     caption_tokens: int = 24
     """Captions are padded to this length in training; the checkpoint takes up to 120."""
-    grid_cfg: dict[str, float] = field(default_factory=lambda: {"c2i": 2.0, "t2i": 3.0})
+    cfg_scale: dict[str, float] = field(default_factory=lambda: {"c2i": 2.0, "t2i": 3.0})
+    """Guidance of the grids and of the evaluation, and what the shipped files name as their default."""
 
     def latent(self, stage: int) -> int:
         """Codes along a side."""
@@ -92,7 +93,7 @@ PRESETS: dict[str, Preset] = {
             num_res_blocks=1)),
         recipes={
             "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
-            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=0.8),
+            "vq": VQRecipe(batch=16, lr=4e-4, share=0.30, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=1.0),
             "t2i-1": Recipe(batch=32, lr=1e-3, share=0.16, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
             "t2i-2": Recipe(batch=16, lr=7e-4, share=0.30, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),
             "c2i": Recipe(batch=16, lr=7e-4, share=0.16, chunk=256, reuse=8, ema_decay=0.998, warmup_steps=50),

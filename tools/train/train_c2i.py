@@ -67,7 +67,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     def samples() -> Tensor:
         """One of each class."""
         label = torch.arange(len(CLASS_NAMES), device=world.device)
-        return grid(sample_classes(stage.ema["gpt"], vq, label, preset.grid_cfg["c2i"]), 8)
+        return grid(sample_classes(stage.ema["gpt"], vq, label, preset.cfg_scale["c2i"]), 8)
 
     stage.run(step, samples, n * world.size, draws)
 

@@ -92,7 +92,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
 
     def samples() -> Tensor:
         texts = [p for p in PROMPTS for _ in range(2)]
-        return grid(sample_texts(stage.ema["gpt"], stage.ema["t5"], tokenizer, vq, texts, preset.grid_cfg["t2i"]), 4)
+        return grid(sample_texts(stage.ema["gpt"], stage.ema["t5"], tokenizer, vq, texts, preset.cfg_scale["t2i"]), 4)
 
     stage.run(step, samples, n * world.size, draws)
 
