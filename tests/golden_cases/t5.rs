@@ -5,6 +5,7 @@ use std::path::Path;
 
 use half::bf16;
 use serde_json::Value;
+use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::T5Config;
@@ -12,7 +13,7 @@ use smalti::generate::{TextEncoder, TextFeatures};
 use smalti::graph::Elem;
 use smalti::models::T5Shape;
 
-use crate::common::{Expected, compare_to_largest};
+use crate::common::{Expected, compare_to_largest, cuda_executors};
 
 pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String, Expected>) {
     let tokens = meta["max_length"].as_u64().expect("max_length") as usize;
@@ -35,13 +36,15 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
     let expected: Vec<f64> =
         hidden.zip(&texts).flat_map(|(hidden, text)| &hidden[..text.len() * width]).copied().collect();
 
-    let encode = |checkpoint: &Checkpoint, precision, rows, batch: usize| {
-        let shape = T5Shape { rows, tokens, precision, activations: Elem::F32 };
-        let mut encoder = TextEncoder::new(&CpuExecutor::new(2), checkpoint, &config, &shape).expect("an encoder");
+    let encode_on = |executor: &dyn Executor, checkpoint: &Checkpoint, precision, rows, batch: usize| {
+        let shape = T5Shape { rows, tokens, precision, activations: executor.activations() };
+        let mut encoder = TextEncoder::new(executor, checkpoint, &config, &shape).expect("an encoder");
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let parts = texts.chunks(batch).map(|texts| encoder.encode(texts).expect("features"));
         parts.collect::<Vec<_>>().concat()
     };
+    let cpu = CpuExecutor::new(2);
+    let encode = |checkpoint: &Checkpoint, precision, rows, batch| encode_on(&cpu, checkpoint, precision, rows, batch);
     let values = |features: &[TextFeatures]| -> Vec<f64> {
         features.iter().flat_map(TextFeatures::values).map(|&x| f64::from(x)).collect()
     };
@@ -53,6 +56,27 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
             encode(&checkpoint, Elem::F32, rows, batch) == alone,
             "{name}: features depend on the texts beside them"
         );
+    }
+
+    // How much rounding moves features depends on the weights, as scores are not scaled. What the rounding of the
+    // matrices alone does is known from the CPU, which rounds nothing else; the CUDA kernels round a product's input
+    // up to twice as well: three independent errors of one size, whose squares add. Half as much again is allowed,
+    // as an input's rounding need not weigh what a matrix's does.
+    let error = |found: &[f64]| {
+        let squares = found.iter().zip(&expected).map(|(found, expected)| (found - expected).powi(2));
+        (squares.sum::<f64>() / expected.len() as f64).sqrt()
+    };
+    let of_matrices = error(&values(&encode(&checkpoint, Elem::Bf16, tokens, 1)));
+    let allowed = 1.5 * 3f64.sqrt() * of_matrices;
+    let what = format!("{name}: last_hidden_state");
+    for (device, executor) in cuda_executors(&what) {
+        let what = format!("{what} on {device}");
+        let encode = |rows, batch| encode_on(executor.as_ref(), &checkpoint, Elem::Bf16, rows, batch);
+        let alone = encode(tokens, 1);
+        assert!(encode(tokens + 3, texts.len()) == alone, "{what}: features depend on the texts beside them");
+        let found = error(&values(&alone));
+        println!("{what}: error {found:.4} in the mean square, {allowed:.4} allowed");
+        assert!(found <= allowed, "{what}: error {found} in the mean square, {allowed} allowed");
     }
 
     // In bf16 the matrices are rounded and nothing else is: f32 with the rounded values gives the same bits.
