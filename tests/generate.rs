@@ -1,4 +1,4 @@
-//! Sessions beyond the golden cases: several plans of one checkpoint alive, damaged weights.
+//! Sessions beyond the golden cases: several plans of one checkpoint alive, damaged weights; and which texts stay encoded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
-use smalti::config::{GenerationOptions, GptConfig};
-use smalti::generate::{Conditioning, Request, Session, generate, generate_each};
+use smalti::config::{GenerationOptions, GptConfig, T5Config};
+use smalti::generate::{Conditioning, Prompter, Request, Session, generate, generate_each};
 use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 use smalti::{Error, Result};
@@ -139,4 +139,24 @@ fn a_picture_in_flight_shows_the_codes_it_has() {
         session.finish(|finished| assert_eq!(finished.codes, expected[round as usize])).expect("finished");
         assert!(session.peek(7).expect("peeked").is_empty(), "it is no longer in flight");
     }
+}
+
+#[test]
+fn a_text_is_encoded_once_while_it_is_among_the_latest() {
+    let executor = CpuExecutor::new(1);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/t5");
+    let config = T5Config::detect(&Checkpoint::open(&folder, WeightsChoice::Model).unwrap()).unwrap();
+    let mut prompter = Prompter::open(&executor, &folder, (120, config.d_model), Elem::F32).unwrap();
+    let mut features = |prompt: &str| prompter.encode(&[prompt]).unwrap().remove(0).features;
+    let tree = features("a tree");
+    assert!(Arc::ptr_eq(&tree, &features("A <b>Tree</b>")), "the same once cleaned");
+    for other in 1..Prompter::KEPT {
+        features(&format!("{other} trees"));
+    }
+    assert!(Arc::ptr_eq(&tree, &features("a tree")), "the oldest of those that are kept");
+    for other in 0..Prompter::KEPT {
+        features(&format!("{other} houses"));
+    }
+    let again = features("a tree");
+    assert!(!Arc::ptr_eq(&tree, &again) && again == tree, "encoded anew, to the same features");
 }

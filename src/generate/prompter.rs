@@ -14,9 +14,6 @@ use crate::{Error, Result};
 
 use super::{TextEncoder, TextFeatures};
 
-/// Texts whose features are kept: at T5-XL's width and 120 tokens 1 MB each.
-const KEPT: usize = 256;
-
 /// Texts of full length that go through the encoder in one pass.
 const AT_ONCE: usize = 4;
 
@@ -41,6 +38,9 @@ pub struct Prompt {
 }
 
 impl Prompter {
+    /// Texts whose features are kept, the latest used ones: at T5-XL's width and 120 tokens 1 MB each.
+    pub const KEPT: usize = 256;
+
     /// Opens a Hugging Face T5 folder and lays its encoder out for a transformer that takes `tokens` vectors of
     /// `caption_dim` channels. Errors when something is missing from the folder, or it is of another width.
     pub fn open(
@@ -96,7 +96,7 @@ impl Prompter {
 
     fn keep(&mut self, prompt: &Prompt) {
         self.kept.retain(|(text, _)| *text != prompt.cleaned);
-        if self.kept.len() == KEPT {
+        if self.kept.len() == Self::KEPT {
             self.kept.pop_front();
         }
         self.kept.push_back((prompt.cleaned.clone(), prompt.features.clone()));
