@@ -219,7 +219,7 @@ impl Model {
             top_p: if i % 5 == 4 { 0.9 } else { 1.0 },
             top_k: if i.is_multiple_of(2) { vocab_size.min(2000) } else { vocab_size },
             greedy: (i % 7 == 6).into(),
-            reserved: [0; 3],
+            ..Draw::default()
         };
         (0..self.pictures).map(draw).collect()
     }
