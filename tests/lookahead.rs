@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use common::cuda_executors;
 use smalti::Error;
-use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
+use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
-use smalti::config::{Condition, GenerationOptions, GptConfig};
-use smalti::generate::{Conditioning, Lookahead, Passes, Request, Session, TextFeatures, generate, requests};
-use smalti::graph::Elem;
+use smalti::config::{Condition, GenerationOptions, GptConfig, VqConfig};
+use smalti::generate::{
+    Conditioning, Generator, Lookahead, Passes, Request, Session, TextFeatures, generate, requests,
+};
 use smalti::graph::ops::Guess;
+use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 
 const WINDOWS: [usize; 5] = [2, 4, 8, 16, 32];
@@ -52,7 +54,9 @@ impl Model {
     fn forgetful(mut self) -> Self {
         let mut tensors = self.checkpoint.tensors().clone();
         let table = tensors.get_mut("tok_embeddings.weight").expect("the codes' vectors");
-        let values: Vec<f32> = table.to_f32().into_iter().map(|x| x / 20.0).collect();
+        let (values, width) = (table.to_f32(), self.config.dim);
+        let like_the_first = |(i, x): (usize, &f32)| values[i % width] + (x - values[i % width]) / 50.0;
+        let values: Vec<f32> = values.iter().enumerate().map(like_the_first).collect();
         *table = Tensor::from_f32(table.shape().to_vec(), &values);
         self.checkpoint = Checkpoint::from_tensors("forgetful", tensors, BTreeMap::new());
         self
@@ -82,14 +86,14 @@ impl Model {
         (codes, session.take_passes().expect("counted"))
     }
 
-    /// Draws everything with every window, one picture at once and several, and compares with one token at a time.
-    /// Returns tokens per pass by window.
+    /// Draws everything with windows of all `widths`, `places` pictures at once, and compares with one token at a time.
+    /// Returns tokens per pass of each.
     fn check(
         &self,
         executor: &dyn Executor,
         precision: Elem,
         options: &GenerationOptions,
-        windows: &[usize],
+        (places, widths): (&[usize], &[usize]),
     ) -> Vec<f64> {
         let requests = self.requests(options);
         let mut tokens_per_pass = Vec::new();
@@ -98,10 +102,10 @@ impl Model {
         // A text's first token takes no pass.
         let drawn = passes.tokens();
         assert_eq!(passes.windows(), drawn, "{}: one token a pass", self.name);
-        let widest = windows.iter().copied().max().expect("windows");
-        for places in [1, 2, 3] {
+        let widest = widths.iter().copied().max().expect("windows");
+        for &places in places {
             let mut session = self.session(executor, precision, places, widest);
-            for &window in windows {
+            for &window in widths {
                 let (found, passes) = self.codes(&mut session, Lookahead::Window(window), &requests);
                 let what = format!("{}, window {window}, {places} at once, {options:?}", self.name);
                 assert!(found == expected, "{what}: other codes");
@@ -117,32 +121,26 @@ impl Model {
 
 /// Every kind of guidance with every kind of filter.
 fn settings() -> impl Iterator<Item = GenerationOptions> {
-    let guidance = [(1.0, -1), (2.5, -1), (4.0, 3), (4.0, 17), (1.5, 0)];
-    guidance.into_iter().flat_map(|(cfg_scale, cfg_interval)| {
-        let options = move |top_k, top_p, temperature, greedy| GenerationOptions {
+    [(1.0, -1), (2.5, -1), (4.0, 3), (4.0, 17)].into_iter().flat_map(|(cfg_scale, cfg_interval)| {
+        // Few codes to choose from make guesses right; many make them wrong.
+        [(0, 1.0, 1.0), (3, 1.0, 1.0), (0, 0.2, 0.7)].map(|(top_k, top_p, temperature)| GenerationOptions {
             cfg_scale: Some(cfg_scale),
             cfg_interval,
             top_k: Some(top_k),
             top_p,
             temperature,
-            greedy,
+            greedy: false,
             seed: 11,
-        };
-        // Few codes to choose from make guesses right; many make them wrong.
-        [
-            options(0, 1.0, 1.0, false),
-            options(3, 1.0, 1.0, false),
-            options(0, 0.2, 0.7, false),
-            options(0, 1.0, 1.0, true),
-        ]
+        })
     })
 }
 
-/// All windows and settings. Returns the least and the most tokens per pass.
-fn check_all(model: &Model, precision: Elem) -> (f64, f64) {
+/// All windows and every `stride`-th setting. Returns the least and the most tokens per pass.
+fn check_all(model: &Model, precision: Elem, stride: usize) -> (f64, f64) {
     let executor = CpuExecutor::new(1);
+    let settings = settings().step_by(stride);
     let tokens_per_pass: Vec<f64> =
-        settings().flat_map(|options| model.check(&executor, precision, &options, &WINDOWS)).collect();
+        settings.flat_map(|options| model.check(&executor, precision, &options, (&[1, 3], &WINDOWS))).collect();
     let (least, most) = tokens_per_pass.iter().fold((f64::MAX, 0f64), |(min, max), &x| (min.min(x), max.max(x)));
     println!("{}: {least:.2} to {most:.2} tokens a pass", model.name);
     (least, most)
@@ -150,24 +148,24 @@ fn check_all(model: &Model, precision: Elem) -> (f64, f64) {
 
 #[test]
 fn a_class_models_codes_do_not_depend_on_the_window() {
-    let (least, most) = check_all(&Model::golden("c2i", 6), Elem::F32);
+    let (least, most) = check_all(&Model::golden("c2i", 6), Elem::F32, 1);
     assert!(least < 1.2 && most > 1.2, "guesses were wrong and right: {least} to {most} tokens a pass");
 }
 
 #[test]
 fn long_runs_of_right_guesses_change_no_code() {
-    let (least, most) = check_all(&Model::golden("c2i", 6).forgetful(), Elem::F32);
+    let (least, most) = check_all(&Model::golden("c2i", 6).forgetful(), Elem::F32, 5);
     assert!(least > 1.2 && most > 4.0, "guesses were right: {least} to {most} tokens a pass");
 }
 
 #[test]
 fn a_class_models_codes_in_bf16_do_not_depend_on_the_window() {
-    check_all(&Model::golden("c2i-head100-bf16", 6), Elem::Bf16);
+    check_all(&Model::golden("c2i-head100-bf16", 6), Elem::Bf16, 1);
 }
 
 #[test]
 fn a_text_models_codes_do_not_depend_on_the_window() {
-    check_all(&Model::golden("t2i", 6), Elem::F32);
+    check_all(&Model::golden("t2i", 6), Elem::F32, 1);
 }
 
 /// Settings at which some guesses are right and others wrong.
@@ -247,17 +245,77 @@ fn windows_without_room_are_refused() {
 /// The kernels: a covering set of windows, batches, guidance and filters.
 #[test]
 fn the_kernels_codes_do_not_depend_on_the_window() {
+    /// Setting, pictures at once, windows.
+    type Runs = &'static [(usize, &'static [usize], &'static [usize])];
+    let settings: Vec<GenerationOptions> = settings().collect();
+    let sets: [(Model, Runs); 3] = [
+        (Model::golden("c2i", 4), &[(4, &[1], &[2, 16]), (8, &[2], &[4]), (0, &[3], &[8])]),
+        (Model::golden("c2i-head100-bf16", 3), &[(7, &[3], &[4, 9]), (2, &[1], &[2])]),
+        (Model::golden("t2i", 3), &[(5, &[2], &[2, 4]), (10, &[1], &[8]), (3, &[3], &[3])]),
+    ];
     for (device, executor) in cuda_executors("windows") {
-        let settings: Vec<GenerationOptions> = settings().collect();
-        for (model, windows, chosen) in [
-            (Model::golden("c2i", 4), &[2, 8, 16][..], [5, 10]),
-            (Model::golden("c2i-head100-bf16", 3), &[4, 9], [1, 19]),
-            (Model::golden("t2i", 3), &[4], [9, 2]),
-        ] {
-            for i in chosen {
-                let tokens_per_pass = model.check(executor.as_ref(), Elem::Bf16, &settings[i], windows);
-                println!("{device}: {} in setting {i}: {tokens_per_pass:.2?} tokens a pass", model.name);
+        for (model, runs) in &sets {
+            for &(setting, places, widths) in *runs {
+                let options = &settings[setting];
+                let found = model.check(executor.as_ref(), Elem::Bf16, options, (places, widths));
+                println!("{device}: {}, setting {setting}: {found:.2?} tokens a pass", model.name);
             }
         }
+        // Tokens that tell little: long runs.
+        let model = Model::golden("c2i", 4).forgetful();
+        let found = model.check(executor.as_ref(), Elem::Bf16, &settings[5], (&[2], &[8]));
+        assert!(found[0] > 1.5, "{device}: {found:?} tokens a pass");
     }
+}
+
+/// An executor that says how much memory is free.
+struct Small(CpuExecutor, u64);
+
+impl Executor for Small {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn activations(&self) -> Elem {
+        self.0.activations()
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.1
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>, Error> {
+        self.0.plan(graph, checkpoint)
+    }
+}
+
+/// With the memory that a window of five takes, six are refused, and the error says five.
+#[test]
+fn an_error_says_the_widest_window_that_memory_holds() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let vq = Checkpoint::open(&golden.join("vq16/vq.pt"), WeightsChoice::Model).expect("it opens");
+    let vq_config = VqConfig::detect(&vq).expect("a VQ model");
+    let gpt = Model::golden("c2i", 6);
+    let model = smalti::generate::Model::new((gpt.checkpoint, gpt.config), (vq, vq_config)).expect("a pair");
+    let generator = |free: u64, window: usize| {
+        let lookahead = Lookahead::Window(window);
+        let layout = smalti::generate::Layout {
+            image_size: 96,
+            precision: Elem::F32,
+            batch_size: Some(2),
+            images: 2,
+            lookahead,
+        };
+        Generator::new(&Small(CpuExecutor::new(1), free), &model, &layout)
+    };
+    let needs = |window| match generator(0, window) {
+        Err(Error::OutOfMemory { needed_bytes, .. }) => needed_bytes,
+        _ => panic!("there is no memory at all"),
+    };
+    generator(needs(5), 5).expect("five fit");
+    let refused = generator(needs(5), 6).err().expect("six do not fit");
+    assert!(refused.to_string().starts_with("a batch of 2 with a lookahead of 6 needs"), "{refused}");
+    assert_eq!(refused.hint(), Some("--lookahead 5 would fit"));
+    let refused = generator(u64::MAX, 37).err().expect("there are 36 tokens");
+    assert!(refused.to_string().contains("--lookahead 37: expected auto or 1 to 36"), "{refused}");
 }

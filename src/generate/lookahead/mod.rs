@@ -65,7 +65,7 @@ impl FromStr for Lookahead {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(window) if window > 0 => Ok(Self::Window(window)),
-            _ => Err("expected auto, or 1 (one token at a time) up to the tokens of a picture".into()),
+            _ => Err(format!("expected auto or a number from 1 on, found {text}")),
         }
     }
 }

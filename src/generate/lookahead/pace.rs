@@ -66,7 +66,6 @@ impl Pace {
             Lookahead::Auto => self.tuner.next(rows, widest),
         };
         self.rows = rows * self.window;
-        self.enqueued = [0; 2];
         self.restart();
         self.window
     }
@@ -115,6 +114,7 @@ impl Pace {
 
     fn restart(&mut self) {
         self.done = 0;
+        self.enqueued = [0; 2];
         match &mut self.clock {
             Clock::Spent(spent) => *spent = Duration::ZERO,
             Clock::Since(started) => *started = Instant::now(),

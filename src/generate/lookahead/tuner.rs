@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const WINDOWS: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 
 /// Passes of a leg that tries a window, and of one that is settled on it.
-const SHORT: usize = 4;
+const SHORT: usize = 5;
 const LONG: usize = 32;
 
 /// Long legs between two tries of the second best.
@@ -21,8 +21,8 @@ const PATIENCE: usize = 4;
 /// Windows after which what was seen of guesses counts half.
 const HALF_LIFE: f64 = 512.0;
 
-/// By how much another window must promise more than the present one: less is within the noise of the clock.
-const MARGIN: f64 = 1.02;
+/// How much more than one token at a time a window must promise: less may be the clock's noise.
+const MARGIN: f64 = 1.03;
 
 /// Learns from legs and chooses the next one's window.
 #[derive(Default)]
@@ -31,12 +31,10 @@ pub struct Tuner {
     costs: BTreeMap<usize, f64>,
     /// By position in the window from 1 on.
     odds: Vec<Odds>,
-    /// Of the last leg.
-    window: usize,
+    /// Rows of the last leg's passes; 0 before the first.
+    last_rows: usize,
     /// Long legs since the last try.
     settled: usize,
-    /// The first leg, whose passes find nothing in any cache, is over.
-    warm: bool,
 }
 
 /// How often guesses at a position of the window were reached, and right; older ones count less.
@@ -67,58 +65,57 @@ impl Tuner {
             odds.reached = kept * odds.reached + at_least(position);
             odds.right = kept * odds.right + at_least(position + 1);
         }
-        if !std::mem::replace(&mut self.warm, true) {
+        let last_rows = std::mem::replace(&mut self.last_rows, leg.rows);
+        if last_rows == 0 {
+            // The first passes find nothing in any cache.
             return;
         }
         let measured = leg.seconds / leg.passes as f64;
-        let Some(&before) = self.costs.get(&leg.rows) else {
+        let Some(cost) = self.costs.get_mut(&leg.rows) else {
             self.costs.insert(leg.rows, measured);
             return;
         };
         // One hiccup of the machine is not to decide.
-        let measured = measured.clamp(before / 2.0, before * 2.0);
-        let weight = leg.passes as f64 / (leg.passes + LONG) as f64;
-        let change = 1.0 + weight * (measured / before - 1.0);
-        // What makes some passes slower than before makes all of them slower.
-        self.costs.values_mut().for_each(|cost| *cost *= change);
+        let change = (measured / *cost).clamp(0.5, 2.0) - 1.0;
+        if last_rows == leg.rows {
+            // What makes these passes slower than before makes all passes slower.
+            let weight = leg.passes as f64 / (leg.passes + LONG) as f64;
+            self.costs.values_mut().for_each(|cost| *cost *= 1.0 + weight * change);
+        } else {
+            *cost *= 1.0 + change / 2.0;
+        }
     }
 
     /// Chooses the next leg: its window, up to `widest`, and its passes. `rows` are a pass's for a window of 1.
     pub fn next(&mut self, rows: usize, widest: usize) -> (usize, usize) {
         let windows: Vec<usize> = WINDOWS.into_iter().filter(|&window| window <= widest).collect();
-        let tried = |window: &&usize| self.costs.contains_key(&(rows * **window));
-        if !self.warm || windows.len() == 1 {
-            return (1, if windows.len() == 1 { LONG } else { SHORT });
+        if windows.len() == 1 {
+            return (1, LONG);
         }
-        if let Some(&window) = windows[..2].iter().find(|window| !tried(window)) {
-            self.window = window;
+        let tried = |window: usize| self.costs.contains_key(&(rows * window));
+        if let Some(&window) = windows[..2].iter().find(|&&window| !tried(window)) {
             return (window, SHORT);
         }
-        let reach = 1 + windows.iter().rposition(|window| tried(&window)).expect("two were tried");
-        let mut promising = windows[..windows.len().min(reach + 1)].to_vec();
+        // All that were tried and the next wider one.
+        let reach = windows.iter().rposition(|&window| tried(window)).map_or(0, |last| last + 2);
+        let mut promising = windows[..reach.min(windows.len())].to_vec();
         promising.sort_by(|&a, &b| self.promise(b, rows).total_cmp(&self.promise(a, rows)));
         let (best, second) = (promising[0], promising[1]);
-        if !tried(&&best) {
-            self.window = best;
+        if !tried(best) {
             return (best, SHORT);
         }
-        if self.settled >= PATIENCE {
+        self.settled += 1;
+        if self.settled > PATIENCE {
             self.settled = 0;
             return (second, SHORT);
         }
-        self.settled += 1;
-        let stay = promising.contains(&self.window)
-            && tried(&&self.window)
-            && self.promise(best, rows) < MARGIN * self.promise(self.window, rows);
-        if !stay {
-            self.window = best;
-        }
-        (self.window, LONG)
+        (best, LONG)
     }
 
     /// Tokens per second of a window.
     fn promise(&self, window: usize, rows: usize) -> f64 {
-        self.tokens(window) / self.cost(rows * window)
+        let promise = self.tokens(window) / self.cost(rows * window);
+        if window == 1 { MARGIN * promise } else { promise }
     }
 
     /// Tokens per pass: what was not seen is like the position before.
@@ -151,5 +148,77 @@ impl Tuner {
             },
             (None, None) => 1.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Leg, Tuner};
+
+    /// Draws a picture of `tokens` tokens, guided, guesses being right with the chance `right`; `cost` is the time of a
+    /// pass by its rows, on a clock with noise. Returns the time, and the last long leg's window.
+    fn draw(tuner: &mut Tuner, tokens: usize, right: f64, cost: impl Fn(usize) -> f64) -> (f64, usize) {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f64 / (1u64 << 24) as f64
+        };
+        let (mut drawn, mut time, mut settled) = (0, 0.0, 1);
+        while drawn < tokens {
+            let (window, most) = tuner.next(2, 16);
+            let (mut passes, mut seconds, mut runs) = (0, 0.0, vec![0; window]);
+            while passes < most && drawn < tokens {
+                let accepted = 1 + (1..window).take_while(|_| random() < right).count();
+                (passes, drawn) = (passes + 1, drawn + accepted);
+                runs[accepted - 1] += 1;
+                time += cost(2 * window);
+                seconds += cost(2 * window) * (0.95 + 0.1 * random());
+            }
+            tuner.learn(&Leg { window, rows: 2 * window, passes, seconds, runs: &runs });
+            if passes == super::LONG {
+                settled = window;
+            }
+        }
+        (time, settled)
+    }
+
+    /// Bound by memory up to six rows, then by arithmetic.
+    fn processor(rows: usize) -> f64 {
+        (rows as f64 / 6.0).max(1.0)
+    }
+
+    #[test]
+    fn right_guesses_widen_the_window_as_long_as_rows_cost_little() {
+        let mut tuner = Tuner::default();
+        let (first, _) = draw(&mut tuner, 256, 0.6, processor);
+        let (second, window) = draw(&mut tuner, 256, 0.6, processor);
+        // Windows of 3 take 256 / 1.96 passes.
+        assert!(first < 0.75 * 256.0 && second < 0.6 * 256.0, "{first} and {second} instead of 256");
+        assert_eq!(window, 3);
+        // Where rows cost nothing, as many as there may be.
+        assert_eq!(draw(&mut Tuner::default(), 2048, 0.8, |_| 1.0).1, 16);
+    }
+
+    #[test]
+    fn where_windows_do_not_pay_they_cost_next_to_nothing() {
+        for tokens in [256, 1024] {
+            let wrong = draw(&mut Tuner::default(), tokens, 0.0, |rows| 1.0 + 0.1 * (rows - 2) as f64);
+            assert!(wrong.0 < 1.03 * tokens as f64 && wrong.1 == 1, "all guesses wrong: {wrong:?}");
+            let bound = draw(&mut Tuner::default(), tokens, 0.5, |rows| rows as f64 / 2.0);
+            assert!(bound.0 < 1.03 * tokens as f64 && bound.1 == 1, "bound by arithmetic: {bound:?}");
+        }
+    }
+
+    #[test]
+    fn what_changes_is_seen() {
+        let mut tuner = Tuner::default();
+        assert_eq!(draw(&mut tuner, 1024, 0.6, processor).1, 3);
+        assert_eq!(draw(&mut tuner, 4096, 0.0, |rows| 1.3 * processor(rows)).1, 1, "guesses are wrong now");
+        assert_eq!(draw(&mut tuner, 4096, 0.6, processor).1, 3, "and right again");
+    }
+
+    #[test]
+    fn without_room_there_is_nothing_to_choose() {
+        assert_eq!(Tuner::default().next(2, 1).0, 1);
     }
 }
