@@ -199,8 +199,10 @@ struct alignas(16) Draw {
   float temperature;
   float top_p;
   uint32_t top_k;
-  uint32_t greedy;  // 1: no noise
-  uint32_t reserved[3];
+  uint32_t greedy;        // 1: no noise
+  uint32_t guidance_end;  // token from which on nothing is guided; 0: guidance goes on to the end
+  uint32_t window;        // at the first draw of a window, how many it has; else 0
+  uint32_t guess;         // how what nobody has drawn yet is guessed: accept.cu
 };
 
 static_assert(sizeof(Row) == 16 && sizeof(Draw) == 64, "the host's layout");

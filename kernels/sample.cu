@@ -1,14 +1,15 @@
 // sample.cu
 // code = argmax over the kept v of z[v] + g[v]     z = (uncond + (cond - uncond) * cfg_scale) / temperature
 // g is Gumbel noise; kept is what top-k and then top-p leave, as graph::ops::cutoff defines it. The code goes to
-// `codes`, the draw's rows get it as their token and move on, and so does the draw.
+// `codes`, the draw's rows get it as their token and move on, and so does the draw; the code of a window's draw goes
+// to `drawn` alone, for accept.cu to decide.
 //
 // Everything is exact. Logits are kept as keys, words that order as the numbers do. A filter's threshold is found
 // without sorting, in three steps of 11, 11 and 10 bits: what keys weigh (top-k: 1; top-p: their mass in fixed
 // point) is summed by their next bits, and the sums from the top down say where the limit is crossed. Sums of whole
 // numbers do not depend on the order of the atomic additions.
 //
-//   shapes   codes (pictures, N)   rows (R)   draws (grid)   logits (R, V)
+//   shapes   codes (pictures, N)   drawn (grid) or null   rows (R)   draws (grid)   logits (R, V)
 //   types    logits: f32; sums: u32 and u64
 //   launch   one block per draw, 1024 threads, 4 * (V up to a multiple of 4) + 24 KB of dynamic shared memory: 88 KB
 //            for V = 16384
@@ -227,6 +228,7 @@ __device__ __forceinline__ Best pick(const uint32_t* keys, uint32_t* queue, cons
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 sample(uint32_t* codes,         // (pictures, N); may be the host's memory
+       uint32_t* drawn,         // (grid) or null
        Row* rows,               // (R)
        Draw* draws,             // (grid)
        const float* logits,     // (R, V)
@@ -254,8 +256,10 @@ sample(uint32_t* codes,         // (pictures, N); may be the host's memory
   const float* cond = logits + size_t(draw.cond_row) * vocab_size;
   const float* uncond = logits + size_t(draw.uncond_row) * vocab_size;
   uint32_t largest = 0;
-  const bool no_number = draw.uncond_row == NO_ROW ? guide<false>(keys, largest, cond, uncond, draw, vocab_size)
-                                                   : guide<true>(keys, largest, cond, uncond, draw, vocab_size);
+  const bool ended = draw.guidance_end != 0 && draw.token >= draw.guidance_end;
+  const bool no_number = draw.uncond_row == NO_ROW || ended
+                             ? guide<false>(keys, largest, cond, uncond, draw, vocab_size)
+                             : guide<true>(keys, largest, cond, uncond, draw, vocab_size);
   largest = __reduce_max_sync(ALL_LANES, largest);
   if (lane == 0) tops[warp] = largest;
   const bool numbers = !__syncthreads_or(no_number);  // keys, bins and maxima are there
@@ -282,6 +286,10 @@ sample(uint32_t* codes,         // (pictures, N); may be the host's memory
     }
   }
   if (threadIdx.x != 0) return;
+  if (drawn) {
+    drawn[blockIdx.x] = code;
+    return;
+  }
   codes[size_t(draw.picture) * tokens + draw.token] = code;
   const uint32_t moved[2] = {draw.cond_row, draw.uncond_row};
 #pragma unroll

@@ -146,12 +146,14 @@ fn tables_have_the_same_layout() {
         top_p: 0.5,
         top_k: 37,
         greedy: 41,
-        reserved: [0; 3],
+        guidance_end: 43,
+        window: 47,
+        guess: 53,
     };
     let (mut row_at, mut draw_at) = (&raw const row, &raw const draw);
-    let found: Vec<u32> = run(&simt, "test_tables", 16, &mut [(&raw mut row_at).cast(), (&raw mut draw_at).cast()]);
+    let found: Vec<u32> = run(&simt, "test_tables", 19, &mut [(&raw mut row_at).cast(), (&raw mut draw_at).cast()]);
     let floats = [7.5f32, 0.25, 0.5].map(f32::to_bits);
     let [scale, temperature, top_p] = floats;
-    let expected = [1, 2, 3, 18, 30, 19, 23, 29, 31, scale, temperature, top_p, 37, 41, NO_ROW, NO_CODE];
+    let expected = [1, 2, 3, 18, 30, 19, 23, 29, 31, scale, temperature, top_p, 37, 41, NO_ROW, NO_CODE, 43, 47, 53];
     assert_eq!(found, expected);
 }

@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "ops/accept.rs"]
+mod accept;
 #[path = "ops/attention.rs"]
 mod attention;
 #[path = "ops/codebook_lookup.rs"]

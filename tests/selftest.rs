@@ -41,6 +41,7 @@ fn this_processors_instructions_pass_and_every_op_is_among_the_models() {
     ops.sort_unstable();
     ops.dedup();
     let expected = [
+        "accept",
         "attention",
         "codebook_lookup",
         "conv2d",

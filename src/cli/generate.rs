@@ -55,6 +55,10 @@ pub struct Args {
     /// Pictures at once; by default as many as memory holds
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch_size: Option<usize>,
+    /// Rows of a pass per picture: draw several tokens at once where guesses turn out right. auto, or 1 (off) and more;
+    /// changes the time alone
+    #[arg(long, default_value = "auto", value_name = "W", allow_negative_numbers = true)]
+    lookahead: String,
     /// Number of the first picture; with the seed, a picture's number decides its noise
     #[arg(long, default_value_t = 0, value_name = "K", allow_negative_numbers = true)]
     first_image: u64,
@@ -97,6 +101,10 @@ pub fn run(args: &Args) -> Result<()> {
     let image_size =
         args.image_size.unwrap_or_else(|| default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size));
     check_image_size(image_size, downsample_size)?;
+    let lookahead = args.lookahead.parse().map_err(|_| {
+        let tokens = (image_size / downsample_size).pow(2);
+        wrong_option("lookahead", &args.lookahead, format!("auto or 1 to {tokens}, the tokens of a picture"), "")
+    })?;
     let executor = args.device.executor(Some(args.precision), &display)?;
     let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
     let subjects = args.subjects.resolve(&args.gpt_ckpt, &model.gpt_config, labels.as_ref(), &encoding, &display)?;
@@ -113,7 +121,7 @@ pub fn run(args: &Args) -> Result<()> {
         check_grid(requests.len(), image_size, executor.free_memory())?;
     }
     let precision = args.precision.elem();
-    let layout = Layout { image_size, precision, batch_size: args.batch_size, images: requests.len() };
+    let layout = Layout { image_size, precision, batch_size: args.batch_size, images: requests.len(), lookahead };
     let mut generator = Generator::new(executor.as_ref(), &model, &layout)?;
     display.say(&format!(
         "{} of {image_size}x{image_size} on {}, {}, batches of {}; ready after {:.2} s",
@@ -169,8 +177,13 @@ fn draw(
     let drawing = if beside { started.elapsed() } else { started.elapsed() - painting }.as_secs_f64();
     display.finish();
     gallery.finish(|| parameters.of_all())?;
+    let passes = session.take_passes()?;
+    let ahead = match passes.windows() < passes.tokens() {
+        true => format!(", {:.2} tokens of a picture per pass", passes.tokens_per_pass()),
+        false => String::new(),
+    };
     display.say(&format!(
-        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s), painted in {:.2} s{}",
+        "{tokens} tokens in {drawing:.2} s ({:.1} tokens/s{ahead}), painted in {:.2} s{}",
         tokens as f64 / drawing,
         painting.as_secs_f64(),
         if beside { " of them" } else { "" }

@@ -8,7 +8,7 @@ use crate::image::Rgb8;
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, latent_size};
 use crate::{Error, Result};
 
-use super::{Conditioning, Painter, Progress, Request, Session};
+use super::{Conditioning, Lookahead, Painter, Progress, Request, Session};
 
 /// The two checkpoints of a generator, and what was read off them.
 #[derive(Clone)]
@@ -46,6 +46,8 @@ pub struct Layout {
     pub batch_size: Option<usize>,
     /// Pictures that will be asked for.
     pub images: usize,
+    /// Rows of each sequence in a pass.
+    pub lookahead: Lookahead,
 }
 
 /// Draws pictures of one size from one model on one device.
@@ -60,11 +62,10 @@ impl Generator {
         let side = layout.image_size;
         let latent = latent_size(&model.vq_config, (side, side))?;
         let batch_size = batch_size(executor, model, layout, latent)?;
-        let shape = shape(executor, layout, latent, batch_size);
-        Ok(Self {
-            session: Session::new(executor, &model.gpt, &model.gpt_config, &shape)?,
-            painter: Painter::new(executor, &model.vq, &model.vq_config, latent)?,
-        })
+        let shape = shape(executor, layout, latent, batch_size, layout.lookahead);
+        let mut session = Session::new(executor, &model.gpt, &model.gpt_config, &shape)?;
+        session.set_lookahead(layout.lookahead)?;
+        Ok(Self { session, painter: Painter::new(executor, &model.vq, &model.vq_config, latent)? })
     }
 
     /// Pictures that are drawn at once.
@@ -94,11 +95,17 @@ pub fn requests(conditions: &[Conditioning], count: usize, first_image: u64, sam
     each.zip(first_image..).map(|(condition, image)| Request { condition, image, sampling }).collect()
 }
 
-fn shape(executor: &dyn Executor, layout: &Layout, latent: (usize, usize), pictures: usize) -> GptShape {
+fn shape(
+    executor: &dyn Executor,
+    layout: &Layout,
+    latent: (usize, usize),
+    pictures: usize,
+    lookahead: Lookahead,
+) -> GptShape {
     GptShape {
         latent_size: latent.0,
         slots: 2 * pictures,
-        rows: 2 * pictures,
+        rows: 2 * pictures * lookahead.widest(pictures),
         pictures,
         precision: layout.precision,
         activations: executor.activations(),
@@ -107,33 +114,62 @@ fn shape(executor: &dyn Executor, layout: &Layout, latent: (usize, usize), pictu
 
 /// The batch size that was asked for, or the largest that memory holds; an error when it does not hold it.
 fn batch_size(executor: &dyn Executor, model: &Model, layout: &Layout, latent: (usize, usize)) -> Result<usize> {
+    let tokens = latent.0 * latent.1;
+    if let Lookahead::Window(window) = layout.lookahead
+        && !(1..=tokens).contains(&window)
+    {
+        return Err(Error::Option {
+            option: "lookahead",
+            value: window.to_string(),
+            expected: format!("auto or 1 to {tokens}, the tokens of a picture"),
+            hint: String::new(),
+        });
+    }
     // More at once no longer raise the throughput.
     let most = if executor.runs_ahead() { 128 } else { 64 };
-    let shape = |pictures| shape(executor, layout, latent, pictures);
-    let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(pictures)).graph.bytes() as u64;
-    let one = gpt(1);
-    // Where a text's rows no longer hide those of the steps.
-    let per_picture = gpt(most + 1) - gpt(most);
-    let least =
-        one + VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8, executor.activations())?.graph.bytes() as u64;
+    let painter =
+        VqDecoder::build(&model.vq_config, latent, 1, Pixels::U8, executor.activations())?.graph.bytes() as u64;
+    // Bytes of the first picture, and of each further one, where a text's rows no longer hide those of the steps.
+    let bytes = |lookahead| {
+        let shape = |pictures| shape(executor, layout, latent, pictures, lookahead);
+        let gpt = |pictures| GptGraph::new(&model.gpt_config, &shape(pictures)).graph.bytes() as u64;
+        (gpt(1) + painter, gpt(most + 1) - gpt(most))
+    };
+    let of = |(first, further): (u64, u64), pictures: usize| {
+        further.saturating_mul(pictures as u64 - 1).saturating_add(first)
+    };
     let free = executor.free_memory();
-    let would_fit = would_fit(free, least, per_picture);
+    let each = bytes(layout.lookahead);
+    let would_fit = would_fit(free, each.0, each.1);
     let wanted = layout.batch_size.unwrap_or_else(|| layout.images.min(most).min(would_fit)).max(1);
-    let needed = per_picture.saturating_mul(wanted as u64 - 1).saturating_add(least);
+    let needed = of(each, wanted);
     if needed > free {
-        let hint = match would_fit {
-            0 if layout.precision == Elem::Bf16 => "use a smaller --image-size or a smaller model".into(),
-            0 => "use --precision bf16, a smaller --image-size or a smaller model".into(),
-            fits => format!("--batch-size {fits} would fit"),
+        let narrow = of(bytes(Lookahead::Window(1)), wanted);
+        let hint = match (layout.lookahead, would_fit) {
+            (Lookahead::Window(window), _) if narrow <= free => {
+                format!("--lookahead {} would fit", widest_fit(free, narrow, needed, window))
+            }
+            (_, 0) if layout.precision == Elem::Bf16 => "use a smaller --image-size or a smaller model".into(),
+            (_, 0) => "use --precision bf16, a smaller --image-size or a smaller model".into(),
+            (_, fits) => format!("--batch-size {fits} would fit"),
         };
         return Err(Error::OutOfMemory {
-            what: format!("a batch of {wanted}"),
+            what: match layout.lookahead {
+                Lookahead::Window(window) if window > 1 => format!("a batch of {wanted} with a lookahead of {window}"),
+                _ => format!("a batch of {wanted}"),
+            },
             needed_bytes: needed,
             free_bytes: free,
             hint,
         });
     }
     Ok(wanted)
+}
+
+/// The widest window that fits, where one row takes `narrow` bytes, which fit, and `window` rows take `needed`.
+fn widest_fit(free: u64, narrow: u64, needed: u64, window: usize) -> usize {
+    let per_row = (needed - narrow) / (window as u64 - 1).max(1);
+    1 + ((free - narrow) / per_row.max(1)) as usize
 }
 
 /// How many pictures fit where the first one takes `first` bytes and each further one `further`.
@@ -143,10 +179,17 @@ fn would_fit(free: u64, first: u64, further: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::would_fit;
+    use super::{widest_fit, would_fit};
 
     #[test]
     fn the_first_picture_must_fit_before_others_count() {
         assert_eq!([would_fit(99, 100, 10), would_fit(100, 100, 10), would_fit(125, 100, 10)], [0, 1, 3]);
+    }
+
+    #[test]
+    fn the_widest_window_that_fits_is_found_from_one_row_and_many() {
+        // 10 bytes a row on 100.
+        assert_eq!(widest_fit(165, 110, 200, 10), 6);
+        assert_eq!(widest_fit(110, 110, 200, 10), 1);
     }
 }

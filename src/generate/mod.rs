@@ -8,7 +8,9 @@
 mod codes;
 mod features_file;
 mod generator;
+mod lookahead;
 mod painter;
+mod picture;
 mod prefixes;
 mod prompter;
 mod session;
@@ -16,6 +18,7 @@ mod text_encoder;
 
 pub use codes::Codes;
 pub use generator::{Generator, Layout, Model, requests};
+pub use lookahead::{Lookahead, Passes};
 pub use painter::{Painter, Tokenizer};
 pub use prompter::{Prompt, Prompter};
 pub use session::{Finished, Session};

@@ -1,15 +1,18 @@
 //! Pictures in flight: which rows a step carries, and what they draw.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::config::GptConfig;
-use crate::graph::ops::NO_CODE;
-use crate::graph::{Draw, Extent, Graph, NO_ROW, Row};
-use crate::models::{GptGraph, GptShape};
+use crate::graph::ops::{Guess, NO_CODE};
+use crate::graph::{Draw, Extent, Graph, Row};
+use crate::models::{GptGraph, GptLookahead, GptShape};
 use crate::{Error, Result};
 
+use super::lookahead::{Lookahead, Pace, Passes};
+use super::picture::{Layout, Picture};
 use super::prefixes::{Prefixes, Source};
 use super::{Conditioning, Request};
 
@@ -17,11 +20,12 @@ use super::{Conditioning, Request};
 ///
 /// Picture place i owns cache slots 2i (conditional) and 2i + 1 (unconditional). The tables of rows and
 /// draws live on the device and advance there; they are written again only when a picture starts, ends,
-/// or loses its guidance. No step allocates.
+/// or loses its guidance, or when windows are to be wider or narrower. No step allocates.
 pub struct Session {
     plan: Box<dyn Plan>,
     gpt: GptGraph,
     config: GptConfig,
+    shape: GptShape,
     tokens: usize,
     places: Vec<Option<Picture>>,
     /// Room for the tables.
@@ -34,41 +38,9 @@ pub struct Session {
     /// A text model's.
     prefixes: Option<Prefixes>,
     runs_ahead: bool,
-}
-
-/// A picture in its place.
-#[derive(Clone)]
-struct Picture {
-    ticket: u64,
-    request: Request,
-    /// The token that the next step draws.
-    token: usize,
-}
-
-impl Picture {
-    /// Whether its next token is guided.
-    fn guided(&self) -> bool {
-        self.request.sampling.guides(self.token)
-    }
-
-    /// The draw of its next token from the logits of row `cond_row`, and under guidance of the row behind it.
-    fn draw(&self, place: usize, cond_row: usize) -> Draw {
-        let (sampling, cond_row) = (&self.request.sampling, cond_row as u32);
-        Draw {
-            seed: sampling.seed,
-            image: self.request.image,
-            cond_row,
-            uncond_row: if self.guided() { cond_row + 1 } else { NO_ROW },
-            token: self.token as u32,
-            picture: place as u32,
-            cfg_scale: sampling.cfg_scale.unwrap_or(1.0),
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            top_k: sampling.top_k,
-            greedy: sampling.greedy.into(),
-            reserved: [0; 3],
-        }
-    }
+    /// How wide windows are, and how long until that is thought over.
+    pace: Pace,
+    guess: Guess,
 }
 
 /// A picture that is done.
@@ -93,17 +65,21 @@ impl Session {
         // A class is one condition token: log 1. A text's slots get theirs with its prefix.
         plan.write(gpt.prefix_log_n, 0, &vec![0f32; shape.slots])?;
         let prefixes = Prefixes::new(&gpt, checkpoint, config, shape.slots)?;
+        let runs_ahead = executor.runs_ahead();
         Ok(Self {
             plan,
             config: config.clone(),
+            shape: *shape,
             tokens: shape.tokens(),
             places: vec![None; shape.pictures],
             rows: Vec::with_capacity(shape.rows),
-            draws: Vec::with_capacity(shape.pictures),
+            draws: Vec::with_capacity(gpt.graph.max().draws),
             blank: vec![NO_CODE; shape.tokens()],
             stale: true,
             prefixes,
-            runs_ahead: executor.runs_ahead(),
+            runs_ahead,
+            pace: Pace::new(runs_ahead),
+            guess: Guess::default(),
             gpt,
         })
     }
@@ -134,6 +110,38 @@ impl Session {
         self.runs_ahead
     }
 
+    /// How many rows a pass has per sequence; [`Lookahead::Auto`] as long as nothing else is said. Changes the time
+    /// that pictures take and nothing else about them. Errors when the session has no room for such windows, which
+    /// [`GptShape::rows`] gives.
+    pub fn set_lookahead(&mut self, lookahead: Lookahead) -> Result<()> {
+        let most = self.shape.window();
+        if let Lookahead::Window(window) = lookahead
+            && !(1..=most).contains(&window)
+        {
+            return Err(Error::Option {
+                option: "lookahead",
+                value: window.to_string(),
+                expected: format!("auto or 1 to {most}, for which there is room"),
+                hint: String::new(),
+            });
+        }
+        self.pace.ask(lookahead);
+        self.stale = true;
+        Ok(())
+    }
+
+    /// How windows guess what nobody has drawn yet; changes the time and nothing else.
+    pub fn set_guess(&mut self, guess: Guess) {
+        self.guess = guess;
+        self.stale = true;
+    }
+
+    /// What passes have brought since this was last asked for. Waits for the device.
+    pub fn take_passes(&mut self) -> Result<Passes> {
+        self.count()?;
+        Ok(self.pace.take_passes())
+    }
+
     /// Drops all pictures in flight.
     pub fn clear(&mut self) {
         self.places.fill(None);
@@ -148,16 +156,17 @@ impl Session {
         };
         // Told apart from the codes of the picture before, for `peek`.
         self.plan.write(self.gpt.codes, place * self.tokens, &self.blank)?;
-        self.places[place] = Some(Picture { ticket, request: request.clone(), token: 0 });
+        self.places[place] = Some(Picture::new(ticket, request.clone()));
         self.stale = true;
         Ok(true)
     }
 
-    /// Draws up to `most` tokens of every picture in flight, as many as can be drawn before a picture ends or
-    /// loses its guidance; returns how many tokens that were, of all pictures together. Where pictures of texts
-    /// have begun, these are their first tokens alone.
+    /// Runs up to `most` passes, as many as can be run before a picture ends or loses its guidance, each of which
+    /// draws a token of every picture in flight, or several where guesses are right. Returns how many tokens that
+    /// were, of all pictures together; on a device that runs ahead, what windows have drawn is known later. Where
+    /// pictures of texts have begun, these are their first tokens alone.
     pub fn advance(&mut self, most: usize) -> Result<usize> {
-        if self.free() == self.places() {
+        if most == 0 || self.unfinished().next().is_none() {
             return Ok(0);
         }
         if self.prefixes.is_some() {
@@ -169,19 +178,18 @@ impl Session {
         if self.stale {
             self.write_tables()?;
         }
-        let until_change = |picture: &Picture| {
-            let guided_tokens = picture.request.sampling.guided_tokens;
-            let end = if picture.token < guided_tokens { guided_tokens.min(self.tokens) } else { self.tokens };
-            end - picture.token
-        };
-        let steps = self.places.iter().flatten().map(until_change).min().unwrap_or(0).min(most);
+        let window = self.pace.window();
+        let passes = |picture: &Picture| (picture.stretch_end(self.tokens) - picture.token).div_ceil(window);
+        let until_change = self.unfinished().map(passes).min().unwrap_or(0);
+        let passes = until_change.saturating_sub(self.pace.under_way()).max(1).min(most).min(self.pace.left());
         let extent = Extent { rows: self.rows.len(), draws: self.draws.len() };
-        self.plan.replay(self.gpt.step, extent, steps)?;
-        for picture in self.places.iter_mut().flatten() {
-            picture.token += steps;
-            self.stale |= picture.token == self.tokens || picture.token == picture.request.sampling.guided_tokens;
-        }
-        Ok(steps * extent.draws)
+        let phase = if window == 1 { self.gpt.step } else { self.windows().pass };
+        let started = Instant::now();
+        self.plan.replay(phase, extent, passes)?;
+        self.pace.replayed(passes, started);
+        let drawn = if window == 1 { self.step_on(passes) } else { self.follow()? };
+        self.stale |= self.pace.left() == 0;
+        Ok(drawn)
     }
 
     /// The codes that a picture in flight has by now, in raster order, for previews; none when no picture has the
@@ -220,9 +228,18 @@ impl Session {
         Ok(())
     }
 
+    /// Pictures that lack tokens.
+    fn unfinished(&self) -> impl Iterator<Item = &Picture> {
+        self.places.iter().flatten().filter(|picture| picture.token < self.tokens)
+    }
+
+    /// What windows are driven by; there are none where a session has no room for them.
+    fn windows(&self) -> GptLookahead {
+        self.gpt.lookahead.expect("there is room for windows")
+    }
+
     /// Puts the texts of pictures without a token into the cache and draws their first tokens; returns how many.
     fn begin_texts(&mut self) -> Result<usize> {
-        let Some(prefixes) = &mut self.prefixes else { return Ok(0) };
         let (mut slots, mut sources, mut draws) = (Vec::new(), Vec::new(), Vec::new());
         for (place, picture) in self.places.iter().enumerate() {
             let Some(picture) = picture.as_ref().filter(|picture| picture.token == 0) else { continue };
@@ -234,11 +251,14 @@ impl Session {
                 slots.push(2 * place + 1);
                 sources.push(Source::Unconditional(features.tokens()));
             }
-            draws.push(picture.draw(place, cond_row));
+            draws.push(picture.draw(place, 0, cond_row, picture.guided().then_some(cond_row + 1)));
         }
         if slots.is_empty() {
             return Ok(0);
         }
+        self.count()?;
+        self.stale = true;
+        let Some(prefixes) = &mut self.prefixes else { return Ok(0) };
         let plan = self.plan.as_mut();
         let found: Vec<_> = slots.into_iter().zip(prefixes.get(plan, &sources)?).collect();
         for (slot, prefix) in &found {
@@ -249,43 +269,98 @@ impl Session {
         plan.run(prefixes.phases().draw, Extent { rows: found.len(), draws: draws.len() })?;
         let begun = self.places.iter_mut().flatten().filter(|picture| picture.token == 0);
         begun.for_each(|picture| picture.token = 1);
-        self.stale = true;
         Ok(draws.len())
     }
 
-    /// Writes the tables anew from what the places hold.
+    /// Writes the tables anew from what the places hold, for a window as the session's pace has it.
     fn write_tables(&mut self) -> Result<()> {
+        self.count()?;
+        let rows: usize = self.unfinished().map(|picture| if picture.guided() { 2 } else { 1 }).sum();
+        let widest = self.gpt.lookahead.map_or(1, |_| (self.shape.rows / rows).min(self.tokens));
+        let window = self.pace.begin(rows, widest);
         self.rows.clear();
         self.draws.clear();
-        for (place, picture) in self.places.iter().enumerate() {
+        let mut codes = vec![0u32; self.tokens];
+        let mut sure = vec![0u32; self.places.len()];
+        for (place, picture) in self.places.iter_mut().enumerate() {
             let Some(picture) = picture else { continue };
-            let token = picture.token;
-            let (cond, uncond) = match picture.request.condition {
-                Conditioning::Class(class) if token == 0 => (class, self.config.unconditional_label()),
-                _ => {
-                    let mut last = [0u32];
-                    self.plan.read(self.gpt.codes, place * self.tokens + token - 1, &mut last)?;
-                    // A draw that failed goes on with a harmless token; `finish` tells.
-                    let last = if last[0] == NO_CODE { 0 } else { last[0] };
-                    (last, last)
-                }
-            };
-            let row = |slot: usize, token_: u32| Row {
-                slot: slot as u32,
-                position: token as u32,
-                token: token_,
-                reserved: 0,
-            };
-            let cond_row = self.rows.len();
-            self.rows.push(row(2 * place, cond));
-            if picture.guided() {
-                self.rows.push(row(2 * place + 1, uncond));
+            picture.rows = None;
+            if picture.token == self.tokens {
+                continue;
             }
-            self.draws.push(picture.draw(place, cond_row));
+            let codes = &mut codes[..picture.token];
+            self.plan.read(self.gpt.codes, place * self.tokens, codes)?;
+            sure[place] = picture.token as u32;
+            let layout = Layout {
+                place,
+                window,
+                guess: self.guess,
+                tokens: self.tokens,
+                latent_size: self.shape.latent_size,
+                unconditional: self.config.unconditional_label(),
+                codes,
+            };
+            picture.lay_out(&layout, &mut self.rows, &mut self.draws);
         }
         self.plan.write(self.gpt.rows, 0, &self.rows)?;
         self.plan.write(self.gpt.draws, 0, &self.draws)?;
+        if window > 1 {
+            self.plan.write(self.windows().sure, 0, &sure)?;
+        }
         self.stale = false;
+        Ok(())
+    }
+
+    /// The pictures in the tables after steps of one token each; returns how many tokens these drew.
+    fn step_on(&mut self, steps: usize) -> usize {
+        for picture in self.places.iter_mut().flatten().filter(|picture| picture.token < self.tokens) {
+            picture.token += steps;
+            self.stale |= picture.token == self.tokens || picture.token == picture.request.sampling.guided_tokens;
+        }
+        steps * self.draws.len()
+    }
+
+    /// Looks up how far windows have come; returns how many tokens were drawn since the last look.
+    fn follow(&mut self) -> Result<usize> {
+        let mut sure = vec![0u32; self.places.len()];
+        self.plan.peek_bytes(self.windows().sure, 0, bytemuck::cast_slice_mut(&mut sure))?;
+        let mut drawn = 0;
+        for (picture, &sure) in self.places.iter_mut().zip(&sure) {
+            let Some(picture) = picture.as_mut().filter(|picture| picture.rows.is_some()) else { continue };
+            let (before, end) = (picture.token, picture.stretch_end(self.tokens));
+            picture.token = sure as usize;
+            drawn += picture.token - before;
+            self.stale |= picture.token >= end && before < end;
+        }
+        Ok(drawn)
+    }
+
+    /// Waits for the passes under way, counts what they have brought, and takes over what windows have guessed.
+    fn count(&mut self) -> Result<()> {
+        if self.pace.uncounted() == 0 {
+            return Ok(());
+        }
+        self.plan.wait()?;
+        let window = self.pace.window();
+        if window == 1 {
+            self.pace.count(&[(self.pace.uncounted() * self.draws.len()) as u32]);
+            return Ok(());
+        }
+        let (runs, widest) = (self.windows().runs, self.shape.widest_window());
+        let mut counts = vec![0u32; self.places.len() * widest];
+        self.plan.read(runs, 0, &mut counts)?;
+        let sums: Vec<u32> = (0..window).map(|i| counts.iter().skip(i).step_by(widest).sum()).collect();
+        counts.fill(0);
+        self.plan.write(runs, 0, &counts)?;
+        self.pace.count(&sums);
+        self.follow()?;
+        self.plan.read(self.gpt.rows, 0, &mut self.rows)?;
+        for picture in self.places.iter_mut().flatten() {
+            if let Some((first, count)) = picture.rows {
+                picture.guesses.clear();
+                picture.guesses.extend(self.rows[first + 1..first + count].iter().map(|row| row.token));
+            }
+        }
         Ok(())
     }
 }

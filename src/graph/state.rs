@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-/// Stands for "no slot" in [`Row::slot`]: the row fills a step up to a size that was laid out, and nothing
-/// becomes of it.
+/// Stands for "no slot" in [`Row::slot`]: the row fills a step up to a size that was laid out, or its window ends
+/// behind the picture, and nothing becomes of it.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// Stands for "no row": in [`Draw::uncond_row`] there is no guidance, in [`Draw::cond_row`] nothing is drawn.
@@ -65,8 +65,26 @@ pub struct Draw {
     pub top_k: u32,
     /// 1: no noise; 0: Gumbel noise.
     pub greedy: u32,
-    /// Keeps the struct a multiple of 16 bytes.
-    pub reserved: [u32; 3],
+    /// Token from which on nothing is guided; 0: guidance goes on to the end.
+    pub guidance_end: u32,
+    /// W: at the first draw of a window, how many draws it has, one behind the other and for tokens that follow one
+    /// another; else 0.
+    pub window: u32,
+    /// How what nobody has drawn yet is guessed, a [`Guess`](super::ops::Guess) as a number.
+    pub guess: u32,
+}
+
+impl Draw {
+    /// The rows that it draws from: one, two under guidance, none where there is nothing to draw.
+    pub fn rows(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.cond_row, self.uncond_row].into_iter().filter(|&row| row != NO_ROW).map(|row| row as usize)
+    }
+
+    /// The row to be guided away from.
+    pub fn guided_by(&self) -> Option<usize> {
+        let ended = self.guidance_end != 0 && self.token >= self.guidance_end;
+        (self.uncond_row != NO_ROW && !ended).then_some(self.uncond_row as usize)
+    }
 }
 
 const _: () = assert!(size_of::<Row>() == 16 && size_of::<Draw>() == 64);

@@ -7,12 +7,13 @@
 //!
 //! A row at position 0 is the condition, at position 1 + t the image token t; its logits say token t + 1
 //! (or, from the condition, token 0). So a class prefill is a step like any other; a text's is a phase of its
-//! own, [`GptText`].
+//! own, [`GptText`], and so is a step of several rows per sequence, [`GptLookahead`].
 
 use crate::config::{Condition, GptConfig};
 use crate::graph::ops::{Attention, CacheShape, Embed, LinearResidual, NormLogits, NormQkvRope, NormSwiglu, Sample};
 use crate::graph::{BufferId, Elem, Extent, Graph, Per, PhaseId, Role, Source};
 
+use super::gpt_lookahead::GptLookahead;
 use super::gpt_text::{Buffers, GptText};
 
 /// How much a plan of the transformer holds.
@@ -22,9 +23,10 @@ pub struct GptShape {
     pub latent_size: usize,
     /// B: sequences in the cache.
     pub slots: usize,
-    /// The most rows of a step; a text model's plan holds at least a whole text's.
+    /// The most rows of a step: two for each picture, or more for windows; a text model's plan holds at least a
+    /// whole text's.
     pub rows: usize,
-    /// Pictures whose codes are kept; also the most draws of a step.
+    /// Pictures whose codes are kept.
     pub pictures: usize,
     /// What matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`]. Norms and the residual stream are f32.
     pub precision: Elem,
@@ -36,6 +38,16 @@ impl GptShape {
     /// N: tokens of a picture.
     pub fn tokens(&self) -> usize {
         self.latent_size * self.latent_size
+    }
+
+    /// The widest windows that all places can have at once, pictures being guided; 1 is one-by-one decoding.
+    pub fn window(&self) -> usize {
+        (self.rows / (2 * self.pictures)).clamp(1, self.tokens())
+    }
+
+    /// The widest window that one picture can have, when it has all rows.
+    pub fn widest_window(&self) -> usize {
+        self.rows.clamp(1, self.tokens())
     }
 }
 
@@ -63,6 +75,8 @@ pub struct GptGraph {
     pub v_cache: BufferId,
     /// A text model's prefill.
     pub text: Option<GptText>,
+    /// Where there are rows for windows.
+    pub lookahead: Option<GptLookahead>,
 }
 
 impl GptGraph {
@@ -86,7 +100,8 @@ impl GptGraph {
             Condition::Class { .. } => shape.rows,
             Condition::Text { cls_token_num, .. } => shape.rows.max(cls_token_num),
         };
-        let extent = Extent { rows, draws: shape.pictures };
+        let draws = if shape.window() > 1 { shape.rows } else { shape.pictures };
+        let extent = Extent { rows, draws };
         let mut graph = Graph::new("gpt", extent);
         let g = &mut graph;
 
@@ -101,7 +116,7 @@ impl GptGraph {
         let all = [config.n_layer, shape.slots, config.n_head, positions, config.head_dim()];
         let k_cache = g.buffer("k_cache", cache.elem, Per::Plan, &all, Role::State);
         let v_cache = g.buffer("v_cache", cache.elem, Per::Plan, &all, Role::State);
-        let codes = g.buffer("codes", Elem::U32, Per::Draw, &[tokens], Role::Output);
+        let codes = g.buffer("codes", Elem::U32, Per::Plan, &[shape.pictures, tokens], Role::Output);
 
         let matrix = |g: &mut Graph, name: &str, shape_: &[usize]| {
             g.weight(format!("{name}.weight"), shape.precision, shape_, Source::Tensor)
@@ -156,7 +171,9 @@ impl GptGraph {
         let last_norm = norm(g, "norm");
         let output = matrix(g, "output", &[vocab_size, dim]);
         g.push(step, "output", NormLogits { logits, x, norm: last_norm, output, vocab_size, dim, eps });
-        g.push(step, "sample", Sample { codes, rows, draws, logits, vocab_size, tokens, pictures: shape.pictures });
+        let sample = Sample { codes, drawn: None, rows, draws, logits, vocab_size, tokens, pictures: shape.pictures };
+        g.push(step, "sample", sample.clone());
+        let lookahead = (shape.window() > 1).then(|| GptLookahead::add(g, step, sample, shape));
 
         let text = match config.condition {
             Condition::Class { .. } => None,
@@ -166,7 +183,7 @@ impl GptGraph {
             }
         };
 
-        Self { graph, step, rows, draws, prefix_log_n, x, logits, codes, k_cache, v_cache, text }
+        Self { graph, step, rows, draws, prefix_log_n, x, logits, codes, k_cache, v_cache, text, lookahead }
     }
 
     /// Number of the node behind layer `layer` (0-based): running up to it leaves that layer's output in `x`.

@@ -117,7 +117,7 @@ impl GptText {
 
         let draw = g.phase("draw");
         let (tokens, pictures) = (shape.tokens(), shape.pictures);
-        g.push(draw, "sample", Sample { codes, rows, draws, logits, vocab_size, tokens, pictures });
+        g.push(draw, "sample", Sample { codes, drawn: None, rows, draws, logits, vocab_size, tokens, pictures });
         Self { prefill, set_prefix, draw, caption, prefixes }
     }
 }

@@ -1,6 +1,7 @@
 //! The models: each builds a graph that reads like the paper. They know ops, never backends.
 
 pub mod gpt;
+mod gpt_lookahead;
 mod gpt_text;
 pub mod t5;
 mod vq_blocks;
@@ -8,6 +9,7 @@ pub mod vq_decoder;
 pub mod vq_encoder;
 
 pub use gpt::{GptGraph, GptShape};
+pub use gpt_lookahead::GptLookahead;
 pub use gpt_text::GptText;
 pub use t5::{T5Graph, T5Shape};
 pub use vq_blocks::{Pixels, latent_size};

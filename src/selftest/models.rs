@@ -30,12 +30,17 @@ pub struct Model {
 #[derive(Clone, Debug)]
 enum Kind {
     Gpt(GptConfig),
+    /// What windows draw and accept.
+    Windows(GptConfig),
     /// What a text model does before its steps.
     Prefill(GptConfig),
     T5(T5Config),
     Decoder(VqConfig),
     Encoder(VqConfig),
 }
+
+/// Rows of a window.
+const WINDOW: usize = 8;
 
 /// Tokens of the texts under way: together as many as one text may have.
 const TEXTS: [usize; 2] = [37, 83];
@@ -50,6 +55,12 @@ pub fn models(size: Size) -> Vec<Model> {
         kind: Kind::Gpt(GptConfig { n_layer: 1, ..config }),
         pictures,
         latent,
+    };
+    let windows = |name: &str, config: GptConfig| Model {
+        name: format!("windows of {name}"),
+        kind: Kind::Windows(GptConfig { n_layer: 1, ..config }),
+        pictures: 2,
+        latent: 16,
     };
     let vq = |name: &str, kind: Kind, latent: usize| Model { name: name.into(), kind, pictures: 1, latent };
     let texts = |name: &str, kind: Kind| Model { name: name.into(), kind, pictures: 2, latent: 12 };
@@ -74,6 +85,7 @@ pub fn models(size: Size) -> Vec<Model> {
             vec![
                 gpt("of head_dim 64", config(128, 2), 1, 12),
                 gpt("of head_dim 100", config(200, 2), 3, 12),
+                windows("256 codes", config(128, 2)),
                 vq("VQ decoder", Kind::Decoder(tokenizer.clone()), 4),
                 vq("VQ encoder", Kind::Encoder(tokenizer), 4),
                 texts("prefill", Kind::Prefill(GptConfig { n_layer: 1, condition: text(48), ..config(128, 2) })),
@@ -87,7 +99,7 @@ pub fn models(size: Size) -> Vec<Model> {
             let condition = Condition::Class { num_classes: 1000 };
             let names = ["B", "L", "XL", "XXL", "3B"];
             let presets = PRESETS.iter().filter(|preset| names.contains(&preset.name));
-            let mut models = Vec::new();
+            let mut models = vec![windows("GPT-B", GptConfig::of_preset(&PRESETS[0], condition.clone()))];
             for preset in presets {
                 let config = GptConfig::of_preset(preset, condition.clone());
                 models.extend([1, 8].map(|pictures| gpt(preset.name, config.clone(), pictures, 24)));
@@ -114,17 +126,25 @@ impl Model {
     /// Its graph.
     pub(super) fn graph(&self, activations: Elem) -> Result<Graph> {
         let latent = (self.latent, self.latent);
-        let rows = 2 * self.pictures;
+        let slots = 2 * self.pictures;
         let shape = GptShape {
             latent_size: self.latent,
-            slots: rows,
-            rows,
+            slots,
+            rows: if let Kind::Windows(_) = self.kind { slots * WINDOW } else { slots },
             pictures: self.pictures,
             precision: Elem::Bf16,
             activations,
         };
         match &self.kind {
             Kind::Gpt(config) => Ok(GptGraph::new(config, &shape).graph),
+            Kind::Windows(config) => {
+                let gpt = GptGraph::new(config, &shape);
+                let pass = gpt.lookahead.expect("there are rows for windows").pass;
+                // Up to the draws they are the ops of one-by-one decoding.
+                let nodes = gpt.graph.nodes(pass)[gpt.sampling()..].to_vec();
+                let name = gpt.graph.phase_name(pass).into();
+                Ok(gpt.graph.with_phases(vec![Phase { name, nodes }]))
+            }
             Kind::Prefill(config) => {
                 let GptGraph { graph, text, .. } = GptGraph::new(config, &shape);
                 let text = text.expect("a text model has a text part");
@@ -148,7 +168,7 @@ impl Model {
     /// Codes of a picture, and the codes that there are.
     fn codes(&self) -> (usize, usize) {
         let count = match &self.kind {
-            Kind::Gpt(config) | Kind::Prefill(config) => config.vocab_size,
+            Kind::Gpt(config) | Kind::Windows(config) | Kind::Prefill(config) => config.vocab_size,
             Kind::T5(config) => config.vocab_size,
             Kind::Decoder(config) | Kind::Encoder(config) => config.codebook_size,
         };
@@ -159,6 +179,7 @@ impl Model {
     pub(super) fn load(&self) -> Load {
         let extent = match self.kind {
             Kind::Gpt(_) => Extent { rows: 2 * self.pictures, draws: self.pictures },
+            Kind::Windows(_) => Extent { rows: 2 * self.pictures * WINDOW, draws: self.pictures * WINDOW },
             Kind::Prefill(_) | Kind::T5(_) => Extent { rows: CLS_TOKEN_NUM, draws: 0 },
             _ => Extent { rows: self.pictures, draws: 0 },
         };
@@ -187,6 +208,16 @@ impl Model {
                 (0..tokens).map(row)
             };
             return TEXTS.iter().enumerate().flat_map(text).collect();
+        }
+        if let Kind::Windows(_) = self.kind {
+            // Of each slot a window, which begins at a token of its own.
+            let row = |slot: usize, j: usize| Row {
+                slot: slot as u32,
+                position: (slot / 2 + j) as u32,
+                token: ((31 * slot + j) % vocab_size) as u32,
+                reserved: 0,
+            };
+            return (0..2 * self.pictures).flat_map(|slot| (0..WINDOW).map(move |j| row(slot, j))).collect();
         }
         let row = |r: usize| {
             let position = match r / 2 {
@@ -219,8 +250,33 @@ impl Model {
             top_p: if i % 5 == 4 { 0.9 } else { 1.0 },
             top_k: if i.is_multiple_of(2) { vocab_size.min(2000) } else { vocab_size },
             greedy: (i % 7 == 6).into(),
-            reserved: [0; 3],
+            ..Draw::default()
         };
+        if let Kind::Windows(_) = self.kind {
+            return self.windows_draws(draw);
+        }
         (0..self.pictures).map(draw).collect()
+    }
+
+    /// The draws of windows, for as many as there is room: those of no window draw nothing.
+    fn windows_draws(&self, draw: impl Fn(usize) -> Draw) -> Vec<Draw> {
+        let of_window = |i: usize| {
+            let (picture, j) = (i / WINDOW, i % WINDOW);
+            let cond_row = (2 * picture * WINDOW + j) as u32;
+            Draw {
+                image: picture as u64,
+                cond_row,
+                uncond_row: cond_row + WINDOW as u32,
+                token: (picture + j) as u32,
+                picture: picture as u32,
+                // Guidance ends within the first windows.
+                guidance_end: WINDOW as u32 / 2,
+                window: if j == 0 { WINDOW as u32 } else { 0 },
+                ..draw(i)
+            }
+        };
+        let nothing = Draw { cond_row: NO_ROW, uncond_row: NO_ROW, ..Draw::default() };
+        let windows = self.pictures * WINDOW;
+        (0..windows).map(of_window).chain(std::iter::repeat_n(nothing, windows)).collect()
     }
 }

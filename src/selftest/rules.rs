@@ -49,7 +49,7 @@ impl Rule {
             Op::NormSwiglu(op) => rounded(2.0 * 9.0, op.dim),
             Op::NormLogits(op) => rounded(2.0, op.dim),
             // Noise is equal in every bit, and so is what is done to the logits.
-            Op::Sample(_) => Self::Exact,
+            Op::Sample(_) | Op::Accept(_) => Self::Exact,
             // The normalized vectors and the weights.
             Op::CodebookLookup(op) => rounded(2.0, op.codebook_embed_dim),
             Op::GroupNormStats(op) => rounded(0.0, op.pixels),

@@ -16,6 +16,7 @@ fn case(vocab_size: usize, draws: Vec<Draw>, logits: Vec<f32>) -> (Case, ops::Sa
     let mut graph = Graph::new("sample", extent);
     let op = ops::Sample {
         codes: graph.buffer("codes", Elem::U32, Per::Draw, &[4], Role::Output),
+        drawn: None,
         rows: graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input),
         draws: graph.buffer("draws", Elem::Draw, Per::Draw, &[], Role::Input),
         logits: graph.buffer("logits", Elem::F32, Per::Row, &[vocab_size], Role::Scratch),

@@ -5,7 +5,7 @@
 
 use super::simd::{Element, LANES, Simd, kernel};
 use super::{Context, Scratch};
-use crate::graph::{Elem, Row, ops};
+use crate::graph::{Elem, NO_SLOT, Row, ops};
 use crate::math;
 
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
@@ -22,6 +22,9 @@ pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
             // SAFETY: the row is one of the run's and is checked; (r, head) of `out` is this member's.
             unsafe {
                 let row = *rows.add(r);
+                if row.slot == NO_SLOT {
+                    continue;
+                }
                 op.cache.check(&row);
                 let at = op.cache.at(op.layer, row.slot as usize, head, 0);
                 let channels = r * dim + head * head_dim;

@@ -3,6 +3,7 @@
 //! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
 //! element has one order of summation, fixed by its own row alone. One file per op, of the op's name.
 
+mod accept;
 mod attention;
 mod codebook_lookup;
 mod conv2d;
@@ -137,6 +138,7 @@ fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
     match op {
         Op::Embed(_)
         | Op::LinearResidual(_)
+        | Op::Accept(_)
         | Op::CodebookLookup(_)
         | Op::PixelsToInput(_)
         | Op::NearestCode(_)
@@ -211,6 +213,7 @@ impl Context<'_> {
             Op::NormSwiglu(op) => norm_swiglu::run(op, self),
             Op::NormLogits(op) => norm_logits::run(op, self),
             Op::Sample(op) => sample::run(op, self),
+            Op::Accept(op) => accept::run(op, self),
             Op::CodebookLookup(op) => codebook_lookup::run(op, self),
             Op::GroupNormStats(op) => group_norm_stats::run(op, self),
             Op::Conv2d(op) => conv2d::run(op, self),

@@ -3,7 +3,7 @@
 use super::product::{self, Epilogue, TILE};
 use super::simd::Element;
 use super::{Context, Scratch};
-use crate::graph::{Elem, Graph, Row, ops};
+use crate::graph::{Elem, Graph, NO_SLOT, Row, ops};
 
 pub(super) fn scratch(op: &ops::NormQkvRope, graph: &Graph) -> Scratch {
     Scratch { shared: graph.max().rows * op.cache.dim(), own: 0 }
@@ -54,6 +54,9 @@ impl<T: Element> Epilogue for Place<'_, T> {
         // row; head_dim is a multiple of the tile, so no tile crosses a head.
         unsafe {
             let row = *self.rows.add(r);
+            if row.slot == NO_SLOT {
+                return;
+            }
             cache.check(&row);
             let (slot, position) = (row.slot as usize, row.position as usize);
             if part < 2 {

@@ -13,26 +13,35 @@ pub(super) fn scratch(op: &ops::Sample) -> Scratch {
 pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
     let (rows, draws) = (cx.buffer::<Row>(op.rows), cx.buffer::<Draw>(op.draws));
     let (logits, codes) = (cx.buffer::<f32>(op.logits), cx.buffer::<u32>(op.codes));
+    let drawn = op.drawn.map(|drawn| cx.buffer::<u32>(drawn));
     cx.member.deal(cx.extent.draws, 1, |range| {
         for d in range {
             // SAFETY: the table holds the run's draws.
-            op.check(unsafe { &*draws.add(d) }, cx.extent);
+            let draw = unsafe { &*draws.add(d) };
+            if draw.cond_row == NO_ROW {
+                continue;
+            }
+            op.check(draw, cx.extent);
             // SAFETY: the draw was checked; draw d, its rows and its picture's codes are this member's alone, as
             // `Draw` demands of who writes the table. The scratch holds two vocabularies.
             unsafe {
                 let draw = &mut *draws.add(d);
-                let row = |r: u32| std::slice::from_raw_parts(logits.add(r as usize * op.vocab_size), op.vocab_size);
+                let row = |r: usize| std::slice::from_raw_parts(logits.add(r * op.vocab_size), op.vocab_size);
                 let room = op.vocab_size.next_multiple_of(LANES);
                 let z = std::slice::from_raw_parts_mut(cx.own_scratch(), op.vocab_size);
                 let copy = std::slice::from_raw_parts_mut(cx.own_scratch().add(room), op.vocab_size);
-                guide(cx.isa, z, row(draw.cond_row), (draw.uncond_row != NO_ROW).then(|| row(draw.uncond_row)), draw);
+                guide(cx.isa, z, row(draw.cond_row as usize), draw.guided_by().map(row), draw);
                 let keep = cutoff(z, draw.top_k as usize, draw.top_p, copy);
                 // What is no number has no code: the mark goes to the session, a harmless token to the rows.
                 let numbers = !z.iter().any(|z| z.is_nan());
                 let code = if numbers { pick(cx.isa, z, keep, draw) } else { NO_CODE };
+                if let Some(drawn) = drawn {
+                    *drawn.add(d) = code;
+                    continue;
+                }
                 *codes.add(draw.picture as usize * op.tokens + draw.token as usize) = code;
-                for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
-                    let row = &mut *rows.add(r as usize);
+                for r in draw.rows() {
+                    let row = &mut *rows.add(r);
                     row.token = if code == NO_CODE { 0 } else { code };
                     row.position += 1;
                 }

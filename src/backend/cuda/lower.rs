@@ -32,6 +32,7 @@ pub(super) trait Lower {
 /// The op's way to launches.
 pub(super) fn lower(op: &Op) -> &dyn Lower {
     match op {
+        Op::Accept(op) => op,
         Op::Attention(op) => op,
         Op::CodebookLookup(op) => op,
         Op::Conv2d(op) => op,

@@ -6,6 +6,7 @@
 //!
 //! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
 
+mod accept;
 mod attention;
 mod codebook_lookup;
 mod conv2d;

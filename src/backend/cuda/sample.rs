@@ -1,6 +1,6 @@
 //! Matches `graph::ops::sample`.
 
-use super::device::Launch;
+use super::device::{Launch, Ptr};
 use super::kernels;
 use super::lower::{Lower, Lowering};
 use crate::graph::{Elem, Graph, ops};
@@ -17,7 +17,8 @@ fn shared_bytes(vocab_size: usize) -> usize {
 
 impl Lower for ops::Sample {
     fn check(&self, graph: &Graph) -> Result<(), String> {
-        for (id, elem) in [(self.codes, Elem::U32), (self.logits, Elem::F32)] {
+        let codes = [Some(self.codes), self.drawn].into_iter().flatten().map(|id| (id, Elem::U32));
+        for (id, elem) in codes.chain([(self.logits, Elem::F32)]) {
             let buffer = graph.at(id);
             if buffer.elem != elem {
                 return Err(format!("needs `{}` in {}, found {}", buffer.name, elem.name(), buffer.elem.name()));
@@ -38,6 +39,7 @@ impl Lower for ops::Sample {
             Launch::new(kernels::SAMPLE, [cx.extent.draws, 1, 1], THREADS)
                 .shared(shared_bytes(self.vocab_size))
                 .arg(cx.buffer(self.codes))
+                .arg(self.drawn.map_or(Ptr::NULL, |drawn| cx.buffer(drawn)))
                 .arg(cx.buffer(self.rows))
                 .arg(cx.buffer(self.draws))
                 .arg(cx.buffer(self.logits))

@@ -5,7 +5,7 @@
 
 use super::CacheShape;
 use crate::graph::twin::Twin;
-use crate::graph::{BufferId, Cost, Extent, Graph, Load};
+use crate::graph::{BufferId, Cost, Extent, Graph, Load, NO_SLOT};
 
 /// Attention of every row over its slot's cache, up to and including the row's own position.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ impl Attention {
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
         let d = self.cache.head_dim;
         for r in 0..extent.rows {
+            if twin.rows[r].slot == NO_SLOT {
+                continue;
+            }
             let (slot, position) = (twin.rows[r].slot as usize, twin.rows[r].position as usize);
             for head in 0..self.cache.n_head {
                 let q = &twin.row(self.q, r, self.cache.dim())[head * d..(head + 1) * d];

@@ -2,6 +2,7 @@
 //!
 //! The file's name is the op's name everywhere: `kernels/`, `backend/*/` and `tests/ops/` use it too.
 
+mod accept;
 mod attention;
 mod codebook_lookup;
 mod conv2d;
@@ -23,6 +24,7 @@ mod set_prefix;
 mod spatial_attention;
 mod text_attention;
 
+pub use accept::{Accept, Guess};
 pub use attention::Attention;
 pub use codebook_lookup::CodebookLookup;
 pub use conv2d::{Conv2d, Kernel, Norm, Store};
@@ -89,6 +91,7 @@ ops! {
     NormSwiglu: "norm_swiglu",
     NormLogits: "norm_logits",
     Sample: "sample",
+    Accept: "accept",
     CodebookLookup: "codebook_lookup",
     GroupNormStats: "group_norm_stats",
     Conv2d: "conv2d",

@@ -4,7 +4,7 @@
 //! sine are both zero, so the condition's q and k are zero, not unrotated; that is LlamaGen's prefix.
 
 use crate::graph::twin::Twin;
-use crate::graph::{BufferId, Cost, Elem, Extent, Graph, Load, Row, WeightId};
+use crate::graph::{BufferId, Cost, Elem, Extent, Graph, Load, NO_SLOT, Row, WeightId};
 
 /// RMSNorm, the attention's three products, the rotation and the cache write.
 #[derive(Clone, Debug)]
@@ -80,6 +80,9 @@ impl NormQkvRope {
         let (dim, d) = (self.cache.dim(), self.cache.head_dim);
         for r in 0..extent.rows {
             let row = twin.rows[r];
+            if row.slot == NO_SLOT {
+                continue;
+            }
             let (slot, position) = (row.slot as usize, row.position as usize);
             let x = twin.rms_norm(self.norm, twin.row(self.x, r, dim), self.eps);
             let mut qkv = twin.product(self.wqkv, &x);

@@ -12,11 +12,14 @@ use crate::math;
 /// Stands in `codes` for a draw from logits that are not numbers.
 pub const NO_CODE: u32 = u32::MAX;
 
-/// Guidance, temperature, top-k, top-p and the draw; writes the code and moves the rows on.
+/// Guidance, temperature, top-k, top-p and the draw; writes the code and moves the rows on, unless it is one of a
+/// window's, of which [`Accept`](super::Accept) decides.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// (pictures, N) out, u32: the code goes to (draw.picture, draw.token)
     pub codes: BufferId,
+    /// (draws) out, u32: the codes of windows go here instead, and rows and draws stay as they are
+    pub drawn: Option<BufferId>,
     /// (R) in and out: the drawn rows get the code as their token and the next position
     pub rows: BufferId,
     /// (draws) in and out: the next token number
@@ -34,8 +37,7 @@ pub struct Sample {
 impl Sample {
     /// Panics when a draw names rows or places that the run does not have.
     pub fn check(&self, draw: &Draw, extent: Extent) {
-        let rows = [draw.cond_row, draw.uncond_row].into_iter().filter(|&row| row != NO_ROW);
-        assert!(draw.cond_row != NO_ROW && rows.max().is_some_and(|row| (row as usize) < extent.rows), "{draw:?}");
+        assert!(draw.cond_row != NO_ROW && draw.rows().all(|row| row < extent.rows), "{draw:?}");
         let place = (draw.picture as usize) < self.pictures && (draw.token as usize) < self.tokens;
         assert!(place, "{draw:?} outside {} pictures of {} tokens", self.pictures, self.tokens);
         assert!(draw.top_k >= 1 && draw.top_p > 0.0, "{draw:?}");
@@ -49,13 +51,16 @@ impl Sample {
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
         for d in 0..extent.draws {
             let draw = twin.draws[d];
-            let row = |r: u32| twin.row(self.logits, r as usize, self.vocab_size);
-            let cond = row(draw.cond_row);
+            if draw.cond_row == NO_ROW {
+                continue;
+            }
+            let row = |r: usize| twin.row(self.logits, r, self.vocab_size);
+            let cond = row(draw.cond_row as usize);
             let z: Vec<f32> = (0..self.vocab_size)
                 .map(|v| {
-                    let guided = match draw.uncond_row {
-                        NO_ROW => cond[v],
-                        r => row(r)[v] + (cond[v] - row(r)[v]) * f64::from(draw.cfg_scale),
+                    let guided = match draw.guided_by() {
+                        None => cond[v],
+                        Some(r) => row(r)[v] + (cond[v] - row(r)[v]) * f64::from(draw.cfg_scale),
                     };
                     (guided / f64::from(draw.temperature)) as f32
                 })
@@ -69,11 +74,15 @@ impl Sample {
                     (best, code) = (score, v as u32);
                 }
             }
+            if let Some(drawn) = self.drawn {
+                twin.buffers[drawn.index()][d] = f64::from(code);
+                continue;
+            }
             twin.buffers[self.codes.index()][draw.picture as usize * self.tokens + draw.token as usize] =
                 f64::from(code);
-            for r in [draw.cond_row, draw.uncond_row].into_iter().filter(|&r| r != NO_ROW) {
-                twin.rows[r as usize].token = if code == NO_CODE { 0 } else { code };
-                twin.rows[r as usize].position += 1;
+            for r in draw.rows() {
+                twin.rows[r].token = if code == NO_CODE { 0 } else { code };
+                twin.rows[r].position += 1;
             }
             twin.draws[d].token += 1;
         }

@@ -46,5 +46,8 @@ extern "C" __global__ void test_tables(uint32_t* out, const Row* row, const Draw
   out[13] = draw->greedy;
   out[14] = NO_ROW;
   out[15] = NO_CODE;
+  out[16] = draw->guidance_end;
+  out[17] = draw->window;
+  out[18] = draw->guess;
 }
 KERNEL_EXPORT(test_tables)

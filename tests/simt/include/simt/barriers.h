@@ -21,3 +21,4 @@ inline void grid_sync(SIMT_PLACE) { simt::grid_barrier(SIMT_HERE); }
 inline void spin_yield() { simt::yield(); }
 inline void __threadfence() { simt::fence(); }
 inline void __threadfence_block() { simt::fence(); }
+inline void __threadfence_system() { simt::fence(); }
