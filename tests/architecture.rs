@@ -20,6 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
     ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
+    ("engine", &["backend", "checkpoint", "config", "error", "generate", "graph", "image"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),
 ];
 

@@ -68,9 +68,8 @@ impl Labels {
             Ok(names) => Some(format!("{} name{}", names.len(), if names.len() == 1 { "" } else { "s" })),
             Err(error) => Some(format!("another text ({error})")),
         };
-        let note = found.map(|found| {
-            format!("class_names ignored: expected a JSON list of {num_classes} names, found {found}")
-        });
+        let note = found
+            .map(|found| format!("class_names ignored: expected a JSON list of {num_classes} names, found {found}"));
         (Self::for_model(num_classes, names.ok()), note)
     }
 
