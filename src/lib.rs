@@ -54,6 +54,8 @@ pub mod image;
 pub mod math;
 pub mod models;
 pub mod selftest;
+#[cfg(feature = "server")]
+pub mod serve;
 pub mod text;
 pub mod units;
 

@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that see what a user of the crate sees: public modules, and nothing that is `pub(crate)`.
-const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main"];
+const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main", "serve"];
 
 /// Where `unsafe` may stand, by the beginning of the path.
 const MAY_BE_UNSAFE: &[&str] = &["backend/cpu/", "backend/cuda/", "checkpoint/file.rs", "checkpoint/tensor.rs"];

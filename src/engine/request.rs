@@ -76,6 +76,8 @@ pub struct Image {
     /// Its number, which with the seed decided its noise.
     pub number: u64,
     pub seed: u64,
+    /// Condition tokens of its subject: one for a class, the valid ones of a text.
+    pub condition_tokens: usize,
     /// (N) in raster order.
     pub codes: Vec<u32>,
     pub picture: Rgb8,

@@ -90,7 +90,8 @@ impl Worker {
             let picture = painter.paint(&codes)?;
             active.done += 1;
             self.stats.images += 1;
-            (owner, Event::Image(Image { index, number, seed, codes, picture }))
+            let condition_tokens = active.conditions[index / active.request.count].tokens();
+            (owner, Event::Image(Image { index, number, seed, condition_tokens, codes, picture }))
         } else if let Some(due) = self.in_flight.iter_mut().find(|picture| picture.preview_due) {
             let mut codes = session.peek(due.ticket)?;
             let rows = codes.len() / self.width;
