@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::units::bytes;
 
@@ -68,9 +69,21 @@ pub enum Error {
         hint: String,
     },
 
-    /// The progress callback asked to stop.
+    /// The progress callback asked to stop, or the request was cancelled.
     #[error("cancelled")]
     Cancelled,
+
+    /// As many requests wait as may wait; another is not taken now.
+    #[error("busy: {waiting} requests are waiting, as many as may wait")]
+    Busy { waiting: usize },
+
+    /// A request was not done in the time that it was given.
+    #[error("not done within {:.3} s", after.as_secs_f64())]
+    Deadline { after: Duration },
+
+    /// A session takes no more requests, or ended before this one was done.
+    #[error("the session has ended: {reason}")]
+    Ended { reason: String },
 }
 
 /// What of a format is not usable.
@@ -105,7 +118,8 @@ impl Error {
                 io::ErrorKind::StorageFull => Some("make room on the disk, or write elsewhere"),
                 _ => None,
             },
-            Self::Cancelled => None,
+            Self::Busy { .. } => Some("try again in a while"),
+            Self::Deadline { .. } | Self::Ended { .. } | Self::Cancelled => None,
         }
     }
 

@@ -7,6 +7,22 @@
 //! An image is a fixed number of tokens, known before the first one. So everything is static: every
 //! buffer, every op and every cache row is laid out once per model, image size and batch, and replayed.
 //!
+//! # Embedding
+//!
+//! A [`Model`] is opened once, a [`Session`] lays it out on a device and draws any number of [`Request`]s at a time;
+//! each is a [`Job`] with its [`Event`]s, and every failure is one [`Error`]. [`Session`] has the example and the
+//! rules of threads. The modules below are the parts that these are made of.
+//!
+//! ```
+//! let mut files = smalti::ModelFiles::new("tests/golden/c2i/gpt.pt", "tests/golden/vq16/vq.pt");
+//! files.image_size = Some(64);
+//! let model = smalti::Model::open(&files)?;
+//! let session = smalti::Session::start(&model, &smalti::SessionOptions::default())?;
+//! let images = session.draw(smalti::Request::class(7))?;
+//! assert!(images[0].png(&[])?.starts_with(b"\x89PNG"));
+//! # Ok::<(), smalti::Error>(())
+//! ```
+//!
 //! # Letters
 //!
 //! Used in shapes everywhere, in Rust, CUDA, tests and docs:
@@ -29,6 +45,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod engine;
 mod error;
 mod files;
 pub mod generate;
@@ -37,7 +54,12 @@ pub mod image;
 pub mod math;
 pub mod models;
 pub mod selftest;
+#[cfg(feature = "server")]
+pub mod serve;
 pub mod text;
 pub mod units;
 
+pub use engine::{
+    Canceller, Event, Image, Job, Model, ModelFiles, Request, Session, SessionOptions, Stats, Subject, Timings,
+};
 pub use error::{Error, Result};

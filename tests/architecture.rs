@@ -20,11 +20,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
     ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
+    ("engine", &["backend", "checkpoint", "config", "error", "generate", "graph", "image"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),
 ];
 
 /// Rooms that see what a user of the crate sees: public modules, and nothing that is `pub(crate)`.
-const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main"];
+const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main", "serve"];
 
 /// Where `unsafe` may stand, by the beginning of the path.
 const MAY_BE_UNSAFE: &[&str] = &["backend/cpu/", "backend/cuda/", "checkpoint/file.rs", "checkpoint/tensor.rs"];

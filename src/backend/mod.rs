@@ -1,11 +1,15 @@
 //! Executors: they allocate a graph once and replay it. A backend knows ops, never models.
 //!
 //! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AVX-512, AVX2 or portable code;
-//! [`cuda::CudaExecutor`] runs hand-written kernels.
+//! [`cuda::CudaExecutor`] runs hand-written kernels; a
+//! [`Device`] is what users name either by.
 
+mod choose;
 pub mod cpu;
 pub mod cuda;
 mod weights;
+
+pub use choose::Device;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -96,7 +96,10 @@ pub fn run(args: &Args) -> Result<()> {
     }))?;
     let options = args.options.of_model(&model.gpt_config.condition);
     let sampling = options.validate(model.gpt_config.vocab_size)?;
-    let labels = labels(&model, &display);
+    let (labels, note) = Labels::detect(&model.gpt, &model.gpt_config.condition);
+    if let Some(note) = note {
+        display.note(&note);
+    }
     let downsample_size = model.vq_config.downsample_size();
     let image_size =
         args.image_size.unwrap_or_else(|| default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size));
@@ -222,24 +225,6 @@ fn check_grid(pictures: usize, image_size: usize, free_bytes: u64) -> Result<()>
     }
     let what = format!("a grid of {pictures} pictures");
     Err(Error::OutOfMemory { what, needed_bytes, free_bytes, hint: "write a folder: -o pictures/".into() })
-}
-
-/// Names from the model's metadata, else ImageNet's where they fit.
-fn labels(model: &Model, display: &Display) -> Option<Labels> {
-    let Condition::Class { num_classes } = model.gpt_config.condition else { return None };
-    let names = model.gpt.metadata().get("class_names").and_then(|text| {
-        let names = serde_json::from_str::<Vec<String>>(text);
-        let found = match &names {
-            Ok(names) if names.len() == num_classes => None,
-            Ok(names) => Some(plural(names.len(), "name")),
-            Err(error) => Some(format!("another text ({error})")),
-        };
-        if let Some(found) = found {
-            display.note(&format!("class_names ignored: expected a JSON list of {num_classes} names, found {found}"));
-        }
-        names.ok()
-    });
-    Labels::for_model(num_classes, names)
 }
 
 /// What the files tell about their making.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::device::{Device, Precision};
+use super::device::Precision;
 use super::{check_image_size, plural, tell, wrong_option};
 use crate::Result;
-use crate::backend::cuda;
+use crate::backend::{Device, cuda};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{GptConfig, ModelConfig, T5Config, VqConfig, default_image_size};
 use crate::graph::print::{Table, buffers, by_layer, memory, ops};

@@ -16,6 +16,8 @@ mod pictures;
 mod progress;
 mod reconstruct;
 mod selftest;
+#[cfg(feature = "server")]
+mod serve;
 mod subjects;
 
 use std::fmt::Display;
@@ -49,6 +51,8 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Selftest(selftest::Args),
+    #[cfg(feature = "server")]
+    Serve(Box<serve::Args>),
 }
 
 /// Runs the program; what `main` returns.
@@ -76,6 +80,8 @@ fn run(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(&args),
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::device::{Device, DeviceArgs, Precision};
+use super::device::{DeviceArgs, Precision};
 use super::parameters::file_name;
 use super::progress::Display;
 use super::{plural, wrong_option};
-use crate::backend::Executor;
+use crate::backend::{Device, Executor};
 use crate::config::{Condition, GptConfig, Labels, resolve_classes};
 use crate::generate::{Conditioning, Prompt, Prompter, TextFeatures};
 use crate::{Error, Result};

@@ -3,6 +3,8 @@
 //! A class has one line of text, one or more names separated by ", " (`lesser panda, red panda, panda`).
 //! `imagenet_labels.txt` holds the 1000 classes of ImageNet-1k in the order of their numbers.
 
+use super::Condition;
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
 /// How many candidates an error lists.
@@ -51,6 +53,24 @@ impl Labels {
             _ if num_classes == 1000 => Some(Self::imagenet()),
             _ => None,
         }
+    }
+
+    /// The labels of a transformer: those of its metadata (`class_names`, a JSON list), else ImageNet's where they
+    /// fit; none for a text model. The second item is a line for the user, when the metadata's do not fit.
+    pub fn detect(checkpoint: &Checkpoint, condition: &Condition) -> (Option<Self>, Option<String>) {
+        let &Condition::Class { num_classes } = condition else { return (None, None) };
+        let Some(text) = checkpoint.metadata().get("class_names") else {
+            return (Self::for_model(num_classes, None), None);
+        };
+        let names = serde_json::from_str::<Vec<String>>(text);
+        let found = match &names {
+            Ok(names) if names.len() == num_classes => None,
+            Ok(names) => Some(format!("{} name{}", names.len(), if names.len() == 1 { "" } else { "s" })),
+            Err(error) => Some(format!("another text ({error})")),
+        };
+        let note = found
+            .map(|found| format!("class_names ignored: expected a JSON list of {num_classes} names, found {found}"));
+        (Self::for_model(num_classes, names.ok()), note)
     }
 
     /// All names of a class, as given.

@@ -41,6 +41,14 @@ pub enum Conditioning {
 }
 
 impl Conditioning {
+    /// Condition tokens: one for a class, the valid ones of a text.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Class(_) => 1,
+            Self::Text(features) => features.tokens(),
+        }
+    }
+
     /// Checks that a transformer takes such a condition.
     pub fn check(&self, config: &GptConfig) -> Result<()> {
         let mismatch = |what: &str, expected: String, found: String| {

@@ -148,6 +148,15 @@ impl Session {
         self.stale = true;
     }
 
+    /// Drops the picture in flight that has the ticket, if there is one; its place is free at once.
+    pub fn drop_one(&mut self, ticket: u64) {
+        let has = |picture: &Option<Picture>| picture.as_ref().is_some_and(|picture| picture.ticket == ticket);
+        if let Some(place) = self.places.iter().position(has) {
+            self.places[place] = None;
+            self.stale = true;
+        }
+    }
+
     /// Gives a picture a place; `false` when there is none. `ticket` comes back with the codes.
     pub fn start(&mut self, ticket: u64, request: &Request) -> Result<bool> {
         request.condition.check(&self.config)?;
