@@ -25,10 +25,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that see what a user of the crate sees: public modules, and nothing that is `pub(crate)`.
-const PUBLIC_FACE_ALONE: &[&str] = &["cli", "main", "serve"];
+const PUBLIC_FACE_ALONE: &[&str] = &["capi", "cli", "main", "serve"];
 
 /// Where `unsafe` may stand, by the beginning of the path.
-const MAY_BE_UNSAFE: &[&str] = &["backend/cpu/", "backend/cuda/", "checkpoint/file.rs", "checkpoint/tensor.rs"];
+const MAY_BE_UNSAFE: &[&str] =
+    &["backend/cpu/", "backend/cuda/", "capi/", "checkpoint/file.rs", "checkpoint/tensor.rs"];
 
 /// The one place that may name the driver.
 const DRIVER: (&str, &str) = ("cudarc", "backend/cuda/");

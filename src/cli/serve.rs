@@ -98,6 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
         precision: args.precision.elem(),
         batch_size: args.batch_size,
         queue: args.queue,
+        ..SessionOptions::default()
     };
     let options = ServeOptions {
         host: args.host,

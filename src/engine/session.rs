@@ -11,7 +11,7 @@ use super::request::{Event, Image, Request, Subject, check};
 use super::worker::Worker;
 use crate::backend::{Device, Executor};
 use crate::config::Condition;
-use crate::generate::Conditioning;
+use crate::generate::{Conditioning, Lookahead};
 use crate::graph::Elem;
 use crate::{Error, Result};
 
@@ -29,11 +29,21 @@ pub struct SessionOptions {
     pub batch_size: Option<usize>,
     /// Requests that may wait; another one is [`Error::Busy`].
     pub queue: usize,
+    /// Rows per sequence of a pass while few pictures are drawn; changes how long they take and nothing else.
+    pub lookahead: Lookahead,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { device: Device::Auto, text_device: None, threads: 0, precision: Elem::Bf16, batch_size: None, queue: 64 }
+        Self {
+            device: Device::Auto,
+            text_device: None,
+            threads: 0,
+            precision: Elem::Bf16,
+            batch_size: None,
+            queue: 64,
+            lookahead: Lookahead::Auto,
+        }
     }
 }
 

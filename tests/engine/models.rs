@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use smalti::backend::cpu::CpuExecutor;
 use smalti::config::Condition;
-use smalti::generate::{Conditioning, Generator, Layout, Prompter, requests};
+use smalti::generate::{Conditioning, Generator, Layout, Lookahead, Prompter, requests};
 use smalti::graph::Elem;
 use smalti::image::Rgb8;
 use smalti::{Model, ModelFiles, Request, Session, SessionOptions, Subject};
@@ -55,7 +55,8 @@ pub fn request(class: u32, seed: u64) -> Request {
 pub fn expected(model: &Model, request: &Request) -> Vec<(Vec<u32>, Rgb8)> {
     let executor = CpuExecutor::new(1);
     let (image_size, precision) = (model.image_size(), Elem::F32);
-    let layout = Layout { image_size, precision, batch_size: Some(1), images: 1 };
+    let (batch_size, lookahead) = (Some(1), Lookahead::Window(1));
+    let layout = Layout { image_size, precision, batch_size, images: 1, lookahead };
     let mut generator = Generator::new(&executor, model.parts(), &layout).expect("a generator");
     let condition = |subject: &Subject| match subject {
         Subject::Class(class) => Conditioning::Class(*class),

@@ -93,6 +93,7 @@ impl Worker {
             precision: options.precision,
             batch_size: options.batch_size,
             images,
+            lookahead: options.lookahead,
         };
         let mut notes = Vec::new();
         let prompter = match (model.condition(), model.t5()) {

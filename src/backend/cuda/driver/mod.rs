@@ -5,6 +5,7 @@
 //! kernels' machine code alone.
 
 mod context;
+mod foreign;
 mod functions;
 mod stream;
 mod support;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cudarc::driver::sys::{self, CUresult};
+
+pub use self::foreign::copy_to_device;
 
 use self::context::{Context, failure};
 use self::functions::Functions;
