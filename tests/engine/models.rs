@@ -39,9 +39,10 @@ pub fn options(batch_size: usize, queue: usize) -> SessionOptions {
     SessionOptions { batch_size: Some(batch_size), queue, precision: Elem::F32, ..SessionOptions::default() }
 }
 
-/// A session of the class model behind a gate.
+/// A session of the class model behind a gate; its steps draw one token each.
 pub fn gated(gate: &Gate, batch_size: usize, queue: usize) -> Session {
-    Session::on(gate.executor(false), &class_model(), &options(batch_size, queue)).expect("a session")
+    let options = SessionOptions { lookahead: Lookahead::Window(1), ..options(batch_size, queue) };
+    Session::on(gate.executor(false), &class_model(), &options).expect("a session")
 }
 
 /// A request for one picture of a class.

@@ -20,7 +20,7 @@ struct Guesses {
 
 impl Passes {
     /// Counts windows of `window` rows, `runs[i]` of which had i + 1 draws accepted.
-    pub(crate) fn add(&mut self, window: usize, runs: &[u32]) {
+    pub(super) fn add(&mut self, window: usize, runs: &[u32]) {
         let at_least = |accepted: usize| runs[accepted - 1..].iter().map(|&count| u64::from(count)).sum::<u64>();
         self.windows += at_least(1);
         self.tokens += (1..).zip(runs).map(|(accepted, &count)| accepted * u64::from(count)).sum::<u64>();
