@@ -1,6 +1,8 @@
-"""Every stage runs a few steps on tiny sizes, survives a kill, and exports what others load."""
+"""Every stage runs a few steps on tiny sizes, survives a kill, and exports what others load and smalti draws with."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,24 @@ def test_the_shipped_form_is_bf16_with_names(run: Path) -> None:
         config["vocab_size"],
         config["d_model"],
     )
+
+
+@pytest.mark.parametrize("form", ["pt", "demo"])
+def test_smalti_draws_with_what_was_trained(run: Path, tmp_path: Path, form: str) -> None:
+    """The program is `SMALTI`, by default what `cargo build --release` leaves."""
+    program = os.environ.get("SMALTI", str(Path(__file__).parents[3] / "target" / "release" / "smalti"))
+    suffix = "pt" if form == "pt" else "safetensors"
+    vq, c2i, t2i = (str(run / "export" / form / f"{name}.{suffix}") for name in ("vq", "c2i", "t2i"))
+    t5 = str(run / "export" / "demo" / "t5")
+    options = ["--device", "cpu", "--image-size", "64", "--vq-ckpt", vq]
+    for subject in (
+        ["--class", "3", "--gpt-ckpt", c2i, "--n-head", "1"],
+        ["a red fish", "--gpt-ckpt", t2i, "--n-head", "1", "--t5-path", t5],
+    ):
+        path = tmp_path / "picture.png"
+        subprocess.run([program, "generate", *subject, *options, "--output", path], check=True)
+        assert path.read_bytes().startswith(b"\x89PNG")
+        path.unlink()
 
 
 def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
