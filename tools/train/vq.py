@@ -24,7 +24,7 @@ class VQConfig:
     z_channels: int = 64
     num_res_blocks: int = 2
     commit_loss_beta: float = 0.25
-    entropy_loss_ratio: float = 0.05
+    entropy_loss_ratio: float = 0.002
 
 
 class Codes(NamedTuple):
