@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let mut gallery = Gallery::new(output, COLUMNS);
     for (index, picture) in codes.pictures.iter().enumerate() {
-        gallery.put(parameters.number(index), painter.paint(picture)?, || parameters.of_one(index))?;
+        gallery.put(index, parameters.number(index), painter.paint(picture)?, || parameters.of_one(index))?;
     }
     gallery.finish(|| parameters.of_all())?;
     let images = plural(codes.pictures.len(), "image");

@@ -167,7 +167,7 @@ fn draw(
         if let Some(place) = kept.get_mut(index) {
             *place = codes;
         }
-        display.aside(|| gallery.put(requests[index].image, picture, || parameters.of_one(index)))?;
+        display.aside(|| gallery.put(index, requests[index].image, picture, || parameters.of_one(index)))?;
         painting += started.elapsed();
         Ok(())
     };

@@ -1,5 +1,6 @@
 //! Where results go: pictures into one file or a folder, and the checks before anything is computed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -70,27 +71,40 @@ fn numbered(number: u64) -> String {
     format!("{number:06}.png")
 }
 
-/// Puts pictures where they go, one by one: a folder's at once, a grid's when all are there.
+/// Puts pictures where they go, one by one: a folder's at once, a grid's when all are there. Whatever the order in
+/// which they are done, files are told in that in which they were asked for.
 pub struct Gallery {
     output: Output,
     columns: usize,
     held: Vec<(u64, Rgb8)>,
+    /// Files that were written and not told, as one before them is not done.
+    untold: BTreeMap<usize, PathBuf>,
+    /// The place of the file to tell next.
+    next: usize,
 }
 
 impl Gallery {
     /// A grid gets `columns` pictures per row.
     pub fn new(output: Output, columns: usize) -> Self {
-        Self { output, columns, held: Vec::new() }
+        Self { output, columns, held: Vec::new(), untold: BTreeMap::new(), next: 0 }
     }
 
-    /// Takes the picture with a number; `fields` is its text when it gets a file of its own.
-    pub fn put(&mut self, number: u64, picture: Rgb8, fields: impl FnOnce() -> Fields) -> Result<()> {
+    /// Takes the picture that was asked for at `place`, from 0, with its number; `fields` is its text when it gets a
+    /// file of its own.
+    pub fn put(&mut self, place: usize, number: u64, picture: Rgb8, fields: impl FnOnce() -> Fields) -> Result<()> {
         let Output::Folder(folder) = &self.output else {
             self.held.push((number, picture));
             return Ok(());
         };
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
-        write(&folder.join(numbered(number)), &picture, &fields())
+        let path = folder.join(numbered(number));
+        write(&path, &picture, &fields())?;
+        self.untold.insert(place, path);
+        while let Some(path) = self.untold.remove(&self.next) {
+            tell(path.display())?;
+            self.next += 1;
+        }
+        Ok(())
     }
 
     /// Writes the grid, in the order of the numbers, with its text.
@@ -98,15 +112,15 @@ impl Gallery {
         let Output::Grid(path) = &self.output else { return Ok(()) };
         self.held.sort_by_key(|(number, _)| *number);
         let pictures: Vec<Rgb8> = self.held.into_iter().map(|(_, picture)| picture).collect();
-        write(path, &grid(&pictures, self.columns, PADDING)?, &fields())
+        write(path, &grid(&pictures, self.columns, PADDING)?, &fields())?;
+        tell(path.display())
     }
 }
 
-/// Writes a picture and tells its file.
+/// Writes a picture with its text.
 fn write(path: &Path, picture: &Rgb8, fields: &Fields) -> Result<()> {
     let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    write_png(path, picture, &fields)?;
-    tell(path.display())
+    write_png(path, picture, &fields)
 }
 
 /// Checks that a file can be written where `path` says, and writes nothing there. `option` names the flag.

@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
             ))?;
         }
         let pair = side_by_side(original, &painted, PADDING)?;
-        gallery.put(index as u64, pair, || parameters.of_one(index))?;
+        gallery.put(index, index as u64, pair, || parameters.of_one(index))?;
     }
     gallery.finish(|| parameters.of_all())
 }
