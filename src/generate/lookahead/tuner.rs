@@ -90,7 +90,8 @@ impl Tuner {
     pub fn next(&mut self, rows: usize, widest: usize) -> (usize, usize) {
         let windows: Vec<usize> = WINDOWS.into_iter().filter(|&window| window <= widest).collect();
         if windows.len() == 1 {
-            return (1, LONG);
+            // Nothing changes before the pictures do, and then all is asked again.
+            return (1, usize::MAX);
         }
         let tried = |window: usize| self.costs.contains_key(&(rows * window));
         if let Some(&window) = windows[..2].iter().find(|&&window| !tried(window)) {
