@@ -99,7 +99,7 @@ impl Pace {
             Clock::Spent(spent) => spent.as_secs_f64(),
             Clock::Since(started) => started.elapsed().as_secs_f64(),
         };
-        self.passes.add(self.window, runs);
+        self.passes.take_in(self.window, runs);
         if self.asked == Lookahead::Auto {
             let (window, rows) = (self.window, self.rows);
             self.tuner.learn(&Leg { window, rows, passes: self.done, seconds, runs });

@@ -20,7 +20,7 @@ struct Guesses {
 
 impl Passes {
     /// Counts windows of `window` rows, `runs[i]` of which had i + 1 draws accepted.
-    pub(super) fn add(&mut self, window: usize, runs: &[u32]) {
+    pub(super) fn take_in(&mut self, window: usize, runs: &[u32]) {
         let at_least = |accepted: usize| runs[accepted - 1..].iter().map(|&count| u64::from(count)).sum::<u64>();
         self.windows += at_least(1);
         self.tokens += (1..).zip(runs).map(|(accepted, &count)| accepted * u64::from(count)).sum::<u64>();
@@ -63,13 +63,13 @@ mod tests {
     fn counts_tell_tokens_and_right_guesses() {
         let mut passes = Passes::default();
         assert_eq!((passes.tokens_per_pass(), passes.acceptance()), (0.0, vec![]));
-        passes.add(1, &[10]);
+        passes.take_in(1, &[10]);
         assert_eq!((passes.windows(), passes.tokens(), passes.acceptance()), (10, 10, vec![]));
         // Of eight windows of three, four stop at once, one behind the first guess; three are right to their end.
-        passes.add(3, &[4, 1, 3]);
+        passes.take_in(3, &[4, 1, 3]);
         assert_eq!((passes.windows(), passes.tokens()), (18, 10 + 4 + 2 + 9));
         assert_eq!(passes.acceptance(), [Some(0.5), Some(0.75)]);
-        passes.add(4, &[2, 0, 0, 0]);
+        passes.take_in(4, &[2, 0, 0, 0]);
         assert_eq!(passes.acceptance(), [Some(0.4), Some(0.75), None]);
         assert_eq!(passes.tokens_per_pass(), 27.0 / 20.0);
     }

@@ -2,9 +2,12 @@
 //!
 //! Tokens per second of a window W are tokens per pass, from the share of right guesses at each position, over the
 //! time of a pass, by its number of rows. Both are measured while pictures are drawn, in legs of a few passes of one
-//! W: first with 1 and 2, then with the next wider window for as long as it promises more than all narrower ones.
-//! From then on long legs of the best, and now and then a short one of the second best, as the machine and the
-//! pictures change. Where guesses are wrong that costs a few passes of 2 instead of 1 row in hundreds.
+//! W: first with 1, 2 and 1 again, then with the next wider window for as long as it promises more than all narrower
+//! ones. From then on long legs of the best, and now and then a short one of the second best, as the machine and the
+//! pictures change: as often as what such a leg loses is a hundredth of the time.
+//!
+//! Other programs make passes slower, never faster. So of two measurements the lower one counts, and what makes long
+//! legs slower is taken to make all passes slower.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +15,14 @@ use std::collections::BTreeMap;
 const WINDOWS: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 
 /// Passes of a leg that tries a window, and of one that is settled on it.
-const SHORT: usize = 5;
+const SHORT: usize = 4;
 const LONG: usize = 32;
 
-/// Long legs between two tries of the second best.
-const PATIENCE: usize = 4;
+/// Legs of one token at a time before it is left: one of them may fall into a bad moment.
+const TRIES: usize = 2;
+
+/// Share of the time that may be lost by trying the second best.
+const BUDGET: f64 = 0.01;
 
 /// Windows after which what was seen of guesses counts half.
 const HALF_LIFE: f64 = 512.0;
@@ -29,12 +35,14 @@ const MARGIN: f64 = 1.03;
 pub struct Tuner {
     /// Seconds of a pass, by its rows.
     costs: BTreeMap<usize, f64>,
+    /// Measured legs of one token at a time.
+    tries: usize,
     /// By position in the window from 1 on.
     odds: Vec<Odds>,
     /// Rows of the last leg's passes; 0 before the first.
     last_rows: usize,
-    /// Long legs since the last try.
-    settled: usize,
+    /// Seconds since the second best was tried.
+    settled: f64,
 }
 
 /// How often guesses at a position of the window were reached, and right; older ones count less.
@@ -70,6 +78,8 @@ impl Tuner {
             // The first passes find nothing in any cache.
             return;
         }
+        self.settled += leg.seconds;
+        self.tries += usize::from(leg.window == 1);
         let measured = leg.seconds / leg.passes as f64;
         let Some(cost) = self.costs.get_mut(&leg.rows) else {
             self.costs.insert(leg.rows, measured);
@@ -82,7 +92,7 @@ impl Tuner {
             let weight = leg.passes as f64 / (leg.passes + LONG) as f64;
             self.costs.values_mut().for_each(|cost| *cost *= 1.0 + weight * change);
         } else {
-            *cost *= 1.0 + change / 2.0;
+            *cost *= 1.0 + if change < 0.0 { change } else { change / 4.0 };
         }
     }
 
@@ -90,11 +100,12 @@ impl Tuner {
     pub fn next(&mut self, rows: usize, widest: usize) -> (usize, usize) {
         let windows: Vec<usize> = WINDOWS.into_iter().filter(|&window| window <= widest).collect();
         if windows.len() == 1 {
-            return (1, LONG);
+            // Nothing changes before the pictures do, and then all is asked again.
+            return (1, usize::MAX);
         }
         let tried = |window: usize| self.costs.contains_key(&(rows * window));
-        if let Some(&window) = windows[..2].iter().find(|&&window| !tried(window)) {
-            return (window, SHORT);
+        if !tried(1) || !tried(2) || self.tries < TRIES {
+            return (if tried(1) && !tried(2) { 2 } else { 1 }, SHORT);
         }
         // All that were tried and the next wider one.
         let reach = windows.iter().rposition(|&window| tried(window)).map_or(0, |last| last + 2);
@@ -104,9 +115,11 @@ impl Tuner {
         if !tried(best) {
             return (best, SHORT);
         }
-        self.settled += 1;
-        if self.settled > PATIENCE {
-            self.settled = 0;
+        let cost = self.cost(rows * best);
+        let lost = self.cost(rows * second) - self.tokens(second) / self.tokens(best) * cost;
+        // Not before a long leg, even where nothing is lost.
+        if (SHORT as f64 * lost).max(BUDGET * LONG as f64 * cost) <= BUDGET * self.settled {
+            self.settled = 0.0;
             return (second, SHORT);
         }
         (best, LONG)
@@ -182,9 +195,9 @@ mod tests {
         (time, settled)
     }
 
-    /// Bound by memory up to six rows, then by arithmetic.
+    /// Bound by memory up to six rows or so, then by arithmetic.
     fn processor(rows: usize) -> f64 {
-        (rows as f64 / 6.0).max(1.0)
+        (0.15 * rows as f64).max(0.95 + 0.025 * rows as f64)
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
     fn what_changes_is_seen() {
         let mut tuner = Tuner::default();
         assert_eq!(draw(&mut tuner, 1024, 0.6, processor).1, 3);
-        assert_eq!(draw(&mut tuner, 4096, 0.0, |rows| 1.3 * processor(rows)).1, 1, "guesses are wrong now");
+        assert_eq!(draw(&mut tuner, 4096, 0.0, |rows| 1.5 * processor(rows)).1, 1, "guesses are wrong now");
         assert_eq!(draw(&mut tuner, 4096, 0.6, processor).1, 3, "and right again");
     }
 
