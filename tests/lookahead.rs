@@ -302,6 +302,7 @@ fn an_error_says_the_widest_window_that_memory_holds() {
         let layout = smalti::generate::Layout {
             image_size: 96,
             precision: Elem::F32,
+            vq_precision: None,
             batch_size: Some(2),
             images: 2,
             lookahead,

@@ -42,10 +42,13 @@ SHAPES = {
 }
 
 
+def numbers(text: str) -> list[int]:
+    return [int(x) for x in text.split(",")]
+
+
 def parser(description: str) -> argparse.ArgumentParser:
-    """Arguments that every baseline takes."""
+    """Arguments that every baseline of the transformer takes."""
     p = argparse.ArgumentParser(description=description)
-    numbers = lambda text: [int(x) for x in text.split(",")]  # noqa: E731
     p.add_argument("--model", default="B", choices=list(SHAPES), help="shape, weights are random")
     p.add_argument("--images", type=numbers, default=[1, 8], metavar="N,...", help="pictures at once")
     p.add_argument("--tokens", type=int, default=256, help="tokens of a picture: 256, 576 or 1024")
@@ -62,24 +65,37 @@ def labels(count: int) -> list[int]:
     return [i * 37 % NUM_CLASSES for i in range(count)]
 
 
-def report(engine: str, args: argparse.Namespace, images: int, sequences: int, seconds: list[float], **more: object) -> None:
-    """One line of JSON. Latencies in seconds; the keys are those of `vllm bench latency`, and ours."""
+def latencies(images: int, seconds: list[float]) -> dict[str, object]:
+    """Latencies in seconds; the keys are those of `vllm bench latency`, and ours."""
     median = statistics.median(seconds)
-    record = {
-        "engine": engine,
-        "model": args.model,
+    return {
         "batch_size": images,
-        "sequences": sequences,
-        "tokens": args.tokens,
-        "top_k": args.top_k,
         "avg_latency": statistics.fmean(seconds),
         "median_latency": median,
         "min_latency": min(seconds),
         "max_latency": max(seconds),
         "latencies": seconds,
         "images_per_second": images / median,
+    }
+
+
+def report(engine: str, args: argparse.Namespace, images: int, sequences: int, seconds: list[float], **more: object) -> None:
+    """One line of JSON of generations."""
+    median = statistics.median(seconds)
+    record = {
+        "engine": engine,
+        "model": args.model,
+        "sequences": sequences,
+        "tokens": args.tokens,
+        "top_k": args.top_k,
+        **latencies(images, seconds),
         "tokens_per_second": images * args.tokens / median,
         "ms_per_step": 1e3 * median / args.tokens,
         **more,
     }
     print(json.dumps(record), flush=True)
+
+
+def report_decodes(engine: str, images: int, seconds: list[float], **more: object) -> None:
+    """One line of JSON of VQ decodes."""
+    print(json.dumps({"engine": engine, **latencies(images, seconds), **more}), flush=True)

@@ -11,15 +11,31 @@ One line of JSON per number of pictures:  python torch_baseline.py --model L --i
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from shapes import NUM_CLASSES, SHAPES, VOCAB_SIZE, Shape, labels, parser, report
+
+
+def arguments() -> argparse.Namespace:
+    p = parser(__doc__.splitlines()[0])
+    p.add_argument("--mode", default="graph", choices=["eager", "compile", "graph"])
+    p.add_argument("--cfg-scale", type=float, default=4.0, help="1 is off: one sequence per picture")
+    p.add_argument("--device", help="cuda where there is one, else cpu")
+    p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    p.add_argument("--threads", type=int, default=0, help="of a CPU; 0 leaves PyTorch's choice")
+    return p.parse_args()
+
+
+if __name__ == "__main__":
+    # Before PyTorch's long import: --help answers at once, and without it.
+    ARGS = arguments()
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 BUCKET = 64
 """Positions that share a captured graph: attention reads the cache up to the next multiple, masked."""
@@ -174,19 +190,13 @@ def generator(decoder: Decoder, mode: str) -> Callable[[Tensor], Tensor]:
     return generate
 
 
-def main() -> None:
-    p = parser(__doc__.splitlines()[0])
-    p.add_argument("--mode", default="graph", choices=["eager", "compile", "graph"])
-    p.add_argument("--cfg-scale", type=float, default=4.0, help="1 is off: one sequence per picture")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    p.add_argument("--threads", type=int, default=0, help="of a CPU; 0 leaves PyTorch's choice")
-    args = p.parse_args()
+def main(args: argparse.Namespace) -> None:
     torch.set_grad_enabled(False)
     torch.manual_seed(args.seed)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = getattr(torch, args.dtype)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     shape = SHAPES[args.model]
     for images in args.images:
@@ -216,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(ARGS)

@@ -38,6 +38,12 @@ pub trait Executor: Send + Sync {
         Ok(None)
     }
 
+    /// Floating-point operations per second that the device reaches on factors of `precision`, [`Elem::F32`] or
+    /// [`Elem::Bf16`], measured now; `None` where nothing measures it.
+    fn arithmetic_rate(&self, _precision: Elem) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// Whether a replay returns before the device is done, so that the host has time to use.
     fn runs_ahead(&self) -> bool {
         false

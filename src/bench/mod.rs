@@ -1,16 +1,39 @@
-//! Measurements against the floor: what a step, a decode or a text takes beside what its bytes must take.
+//! Measurements beside what the hardware must take: whole generations, single ops, and a server from outside.
 //!
-//! Weights are random and of the released models' shapes: time does not depend on their values. Bandwidth
-//! is measured in the same rounds as the work, so that both see the machine in the same state.
+//! Without a checkpoint weights are random and of the released models' shapes: time does not depend on their values.
+//! Bandwidth and arithmetic rate are measured in the same rounds as the work, so that both see the machine in the
+//! same state. What is measured is serializable, under the names that vLLM's benchmarks use where these have them,
+//! so that one reader takes both.
+//!
+//! ```
+//! use smalti::bench::Spread;
+//!
+//! let spread = Spread::of(vec![0.3, 0.1, 0.2]);
+//! assert_eq!((spread.min, spread.median, spread.max), (0.1, 0.2, 0.3));
+//! ```
 
 mod bandwidth;
+mod generation;
+mod kernels;
+mod memory;
+mod meter;
+pub mod plot;
+mod records;
+pub mod serve;
 mod step;
 mod text;
+mod throughput;
 mod vq;
 
 pub use bandwidth::ReadBandwidth;
+pub use generation::{GenerationBench, Run, random_model};
+pub use kernels::{KernelReport, KernelsBench, Part};
+pub use memory::PeakMemory;
+pub use meter::{Floor, Meter, Rates};
+pub use records::{About, Latency, LatencyRecord, ThroughputRecord};
 pub use step::{StepBench, StepReport};
 pub use text::{TextBench, TextReport};
+pub use throughput::throughput;
 pub use vq::{VqBench, VqReport};
 
 /// Smallest, median and largest of some times, in seconds.

@@ -11,7 +11,7 @@ use crate::backend::Executor;
 use crate::checkpoint::{self, DType, Entry};
 use crate::config::VqConfig;
 use crate::generate::Painter;
-use crate::graph::{Extent, Load};
+use crate::graph::{Elem, Extent, Load};
 
 /// A VQ decoder of random weights.
 pub struct VqBench {
@@ -28,12 +28,12 @@ pub struct VqReport {
 }
 
 impl VqBench {
-    /// For pictures of `image_size` pixels a side.
-    pub fn new(executor: &dyn Executor, config: &VqConfig, image_size: usize) -> Result<Self> {
+    /// For pictures of `image_size` pixels a side; convolutions multiply in `precision`, which the executor has.
+    pub fn new(executor: &dyn Executor, config: &VqConfig, image_size: usize, precision: Elem) -> Result<Self> {
         let side = image_size / config.downsample_size();
         let entries = Entry::all(config.tensors(), DType::F32);
         let weights = checkpoint::random("vq", &entries, BTreeMap::new(), 0);
-        let painter = Painter::new(executor, &weights, config, (side, side))?;
+        let painter = Painter::of_precision(executor, &weights, config, (side, side), precision)?;
         let codes = (0..side * side).map(|i| (i * 7919 % config.codebook_size) as u32).collect();
         Ok(Self { painter, codes })
     }

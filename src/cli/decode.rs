@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::device::{DeviceArgs, VqArgs};
+use super::device::{DeviceArgs, PainterArgs, VqArgs};
 use super::output::{COLUMNS, Gallery, Output};
 use super::parameters::Parameters;
 use super::plural;
@@ -25,6 +25,8 @@ pub struct Args {
     #[command(flatten)]
     vq: VqArgs,
     #[command(flatten)]
+    painter: PainterArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// A PNG with all pictures in a grid, or a folder for one PNG each (a slash at the end makes it)
     #[arg(short, long, default_value = "decoded.png", value_name = "PATH")]
@@ -42,7 +44,8 @@ pub fn run(args: &Args) -> Result<()> {
     let (checkpoint, config) = args.vq.open()?;
     check(args, &codes, &parameters, config.codebook_size)?;
     let executor = args.device.executor(None, &display)?;
-    let mut painter = Painter::new(executor.as_ref(), &checkpoint, &config, codes.latent)?;
+    let precision = args.painter.elem(executor.as_ref())?;
+    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, codes.latent, precision)?;
 
     let started = Instant::now();
     let mut gallery = Gallery::new(output, COLUMNS);

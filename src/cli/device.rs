@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::progress::Display;
+use super::wrong_option;
 use crate::Result;
 use crate::backend::{Device, Executor};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
@@ -56,6 +57,27 @@ impl Precision {
 
     pub fn name(self) -> &'static str {
         self.elem().name()
+    }
+}
+
+/// How the VQ decoder computes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct PainterArgs {
+    /// What the VQ decoder's convolutions multiply: f32, the default on a CPU, or bf16, which a GPU always takes
+    #[arg(long, value_enum)]
+    pub vq_precision: Option<Precision>,
+}
+
+impl PainterArgs {
+    /// The precision on an executor. Errors when it has not the one that was asked for.
+    pub fn elem(self, executor: &dyn Executor) -> Result<Elem> {
+        match (self.vq_precision, executor.activations()) {
+            (Some(Precision::F32), Elem::Bf16) => {
+                Err(wrong_option("vq-precision", "f32", "bf16, the CUDA kernels' type", "--device cpu computes in f32"))
+            }
+            (Some(precision), _) => Ok(precision.elem()),
+            (None, own) => Ok(own),
+        }
     }
 }
 

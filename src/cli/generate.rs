@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::device::{DeviceArgs, Precision, VqArgs};
+use super::device::{DeviceArgs, PainterArgs, Precision, VqArgs};
 use super::output::{COLUMNS, Gallery, Output, check_file};
 use super::parameters::{Parameters, file_name};
 use super::progress::Display;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
   smalti generate 'a red sailboat' 'a yellow moon' --gpt-ckpt t2i_XL_stage2_512.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl
 
-SMALTI_CPU=avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
+SMALTI_CPU=avx512_bf16, avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
 pub struct Args {
     /// GPT checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
     #[arg(long, value_name = "FILE", env = "SMALTI_GPT_CKPT")]
@@ -50,6 +50,8 @@ pub struct Args {
     /// What the transformer's weights and cache are held as
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
+    #[command(flatten)]
+    painter: PainterArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Pictures at once; by default as many as memory holds
@@ -124,7 +126,9 @@ pub fn run(args: &Args) -> Result<()> {
         check_grid(requests.len(), image_size, executor.free_memory())?;
     }
     let precision = args.precision.elem();
-    let layout = Layout { image_size, precision, batch_size: args.batch_size, images: requests.len(), lookahead };
+    let vq_precision = Some(args.painter.elem(executor.as_ref())?);
+    let layout =
+        Layout { image_size, precision, vq_precision, batch_size: args.batch_size, images: requests.len(), lookahead };
     let mut generator = Generator::new(executor.as_ref(), &model, &layout)?;
     display.say(&format!(
         "{} of {image_size}x{image_size} on {}, {}, batches of {}; ready after {:.2} s",
@@ -240,6 +244,8 @@ fn parameters(
         options: &'a GenerationOptions,
         image_size: usize,
         precision: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        vq_precision: Option<&'a str>,
         gpt_ckpt: Option<String>,
         vq_ckpt: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -249,6 +255,7 @@ fn parameters(
         options,
         image_size,
         precision: args.precision.name(),
+        vq_precision: args.painter.vq_precision.map(Precision::name),
         gpt_ckpt: file_name(&args.gpt_ckpt),
         vq_ckpt: file_name(&args.vq.vq_ckpt),
         t5_path: args.subjects.t5_name(),

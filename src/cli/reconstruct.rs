@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::device::{DeviceArgs, VqArgs};
+use super::device::{DeviceArgs, PainterArgs, VqArgs};
 use super::encode::describe;
 use super::output::{Gallery, Output, PADDING};
 use super::pictures::PictureArgs;
@@ -26,6 +26,8 @@ pub struct Args {
     #[command(flatten)]
     vq: VqArgs,
     #[command(flatten)]
+    painter: PainterArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// A PNG with one pair (original, reconstruction) per row, or a folder for one PNG each (a slash at the end makes it)
     #[arg(short, long, default_value = "reconstructed.png", value_name = "PATH")]
@@ -42,7 +44,8 @@ pub fn run(args: &Args) -> Result<()> {
     let executor = args.device.executor(None, &Display::new(args.quiet))?;
     let size = (pictures[0].height(), pictures[0].width());
     let mut tokenizer = Tokenizer::new(executor.as_ref(), &checkpoint, &config, size)?;
-    let mut painter = Painter::new(executor.as_ref(), &checkpoint, &config, tokenizer.latent())?;
+    let precision = args.painter.elem(executor.as_ref())?;
+    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, tokenizer.latent(), precision)?;
 
     let parameters = describe(&args.pictures.names(), &args.vq);
     let mut gallery = Gallery::new(output, 1);

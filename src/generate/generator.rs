@@ -42,6 +42,8 @@ pub struct Layout {
     pub image_size: usize,
     /// What the transformer's matrices and cache are held as: [`Elem::F32`] or [`Elem::Bf16`].
     pub precision: Elem,
+    /// What the VQ decoder multiplies, which the executor has; `None` for the executor's own.
+    pub vq_precision: Option<Elem>,
     /// Pictures at once; `None` for as many of `images` as memory allows.
     pub batch_size: Option<usize>,
     /// Pictures that will be asked for.
@@ -65,7 +67,9 @@ impl Generator {
         let shape = shape(executor, layout, latent, batch_size, layout.lookahead);
         let mut session = Session::new(executor, &model.gpt, &model.gpt_config, &shape)?;
         session.set_lookahead(layout.lookahead)?;
-        Ok(Self { session, painter: Painter::new(executor, &model.vq, &model.vq_config, latent)? })
+        let precision = layout.vq_precision.unwrap_or(executor.activations());
+        let painter = Painter::of_precision(executor, &model.vq, &model.vq_config, latent, precision)?;
+        Ok(Self { session, painter })
     }
 
     /// Pictures that are drawn at once.

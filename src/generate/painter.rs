@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::Checkpoint;
 use crate::config::VqConfig;
-use crate::graph::{Cost, Extent, Graph, Load};
+use crate::graph::{Cost, Elem, Extent, Graph, Load};
 use crate::image::Rgb8;
-use crate::models::{Pixels, VqDecoder, VqEncoder};
+use crate::models::{Held, Pixels, VqDecoder, VqEncoder};
 use crate::{Error, Result};
 
 /// One image at a time on the CPU is as fast as several and takes less memory.
@@ -34,14 +34,27 @@ pub struct Painter {
 }
 
 impl Painter {
-    /// For pictures of `latent` (down, across) codes. Errors when weights are missing or sizes do not fit.
+    /// For pictures of `latent` (down, across) codes, in the executor's own precision. Errors when weights are
+    /// missing or sizes do not fit.
     pub fn new(
         executor: &dyn Executor,
         checkpoint: &Checkpoint,
         config: &VqConfig,
         latent: (usize, usize),
     ) -> Result<Self> {
-        let decoder = VqDecoder::build(config, latent, IMAGES.rows, Pixels::U8, executor.activations())?;
+        Self::of_precision(executor, checkpoint, config, latent, executor.activations())
+    }
+
+    /// The same with convolutions that multiply in `precision`, which the executor has.
+    pub fn of_precision(
+        executor: &dyn Executor,
+        checkpoint: &Checkpoint,
+        config: &VqConfig,
+        latent: (usize, usize),
+        precision: Elem,
+    ) -> Result<Self> {
+        let held = Held { weights: precision, activations: executor.activations() };
+        let decoder = VqDecoder::build(config, latent, IMAGES.rows, Pixels::U8, held)?;
         check_memory(executor, &decoder.graph, SMALLER)?;
         let plan = executor.plan(Arc::new(decoder.graph.clone()), checkpoint)?;
         Ok(Self { plan, decoder, codebook_size: config.codebook_size })

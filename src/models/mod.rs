@@ -12,6 +12,6 @@ pub use gpt::{GptGraph, GptShape};
 pub use gpt_lookahead::GptLookahead;
 pub use gpt_text::GptText;
 pub use t5::{T5Graph, T5Shape};
-pub use vq_blocks::{Pixels, latent_size};
+pub use vq_blocks::{Held, Pixels, latent_size};
 pub use vq_decoder::VqDecoder;
 pub use vq_encoder::VqEncoder;

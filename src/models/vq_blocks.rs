@@ -36,6 +36,21 @@ impl Pixels {
     }
 }
 
+/// What a VQ graph is held as; of one [`Elem`] both are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Kernels of the convolutions, and what is multiplied with them: [`Elem::F32`] or [`Elem::Bf16`].
+    pub weights: Elem,
+    /// Maps from one op to the next: [`Elem::F32`] or [`Elem::Bf16`].
+    pub activations: Elem,
+}
+
+impl From<Elem> for Held {
+    fn from(elem: Elem) -> Self {
+        Self { weights: elem, activations: elem }
+    }
+}
+
 /// Codes down and across of an image of `image` (height, width) pixels.
 ///
 /// Errors when the model's down-sampling does not divide the size.
@@ -95,19 +110,18 @@ pub(super) struct Blocks {
     pub phase: PhaseId,
     /// (R, GROUPS, 2)
     stats: BufferId,
-    /// What maps and convolutions are held as.
-    activations: Elem,
+    held: Held,
     /// Activation buffers and whether something lies in them.
     slots: Vec<(BufferId, bool)>,
 }
 
 impl Blocks {
     /// `name` is the graph's, `phase` its only phase's; at most `images` per run.
-    pub fn new(name: &str, phase: &str, images: usize, activations: Elem) -> Self {
+    pub fn new(name: &str, phase: &str, images: usize, held: Held) -> Self {
         let mut graph = Graph::new(name, Extent { rows: images, draws: 0 });
         let phase = graph.phase(phase);
         let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
-        Self { graph, phase, stats, activations, slots: Vec::new() }
+        Self { graph, phase, stats, held, slots: Vec::new() }
     }
 
     /// Room for an activation: the longest free buffer, so that few ever grow.
@@ -118,7 +132,7 @@ impl Blocks {
             Some(slot) => slot,
             None => {
                 let name = format!("activations.{}", self.slots.len());
-                let buffer = self.graph.buffer(name, self.activations, Per::Row, &[0], Role::Scratch);
+                let buffer = self.graph.buffer(name, self.held.activations, Per::Row, &[0], Role::Scratch);
                 self.slots.push((buffer, true));
                 self.slots.len() - 1
             }
@@ -247,7 +261,7 @@ impl Blocks {
             x: x.buffer,
             norm,
             residual: residual.map(|map| map.buffer),
-            weight: self.graph.weight(format!("{name}.weight"), self.activations, &shape, Source::Tensor),
+            weight: self.graph.weight(format!("{name}.weight"), self.held.weights, &shape, Source::Tensor),
             bias: self.weight(format!("{name}.bias"), &[out.channels]),
             kernel,
             size: x.size,

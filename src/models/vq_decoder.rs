@@ -6,7 +6,7 @@
 //!
 //! The lowest level has an attention block behind each residual block.
 
-use super::vq_blocks::{Blocks, Map, Pixels, check_widths};
+use super::vq_blocks::{Blocks, Held, Map, Pixels, check_widths};
 use crate::Result;
 use crate::config::VqConfig;
 use crate::graph::ops::{CodebookLookup, Kernel};
@@ -27,8 +27,7 @@ pub struct VqDecoder {
 }
 
 impl VqDecoder {
-    /// For images of `latent` (down, across) codes, at most `max_images` per run; maps and convolutions are held
-    /// as `activations`: [`Elem::F32`] or [`Elem::Bf16`].
+    /// For images of `latent` (down, across) codes, at most `max_images` per run.
     ///
     /// Errors when the configuration's widths do not fit GroupNorm's groups.
     pub fn build(
@@ -36,14 +35,14 @@ impl VqDecoder {
         latent: (usize, usize),
         max_images: usize,
         output: Pixels,
-        activations: Elem,
+        held: impl Into<Held>,
     ) -> Result<Self> {
         let VqConfig { ch, z_channels, num_res_blocks, .. } = *config;
         let ch_mult = &config.decoder_ch_mult;
         check_widths(config, ch_mult)?;
         let image_size = (latent.0 * config.downsample_size(), latent.1 * config.downsample_size());
 
-        let mut blocks = Blocks::new("vq_decoder", "decode", max_images, activations);
+        let mut blocks = Blocks::new("vq_decoder", "decode", max_images, held.into());
         let codes = blocks.graph.buffer("codes", Elem::U32, Per::Row, &[latent.0 * latent.1], Role::Input);
         let image_shape = [image_size.0, image_size.1, 3];
         let image = blocks.graph.buffer("image", output.elem(), Per::Row, &image_shape, Role::Output);

@@ -6,7 +6,7 @@
 //!
 //! The lowest level has an attention block behind each residual block.
 
-use super::vq_blocks::{Blocks, Map, Pixels, check_widths, latent_size};
+use super::vq_blocks::{Blocks, Held, Map, Pixels, check_widths, latent_size};
 use crate::config::VqConfig;
 use crate::graph::ops::{Kernel, NearestCode, PixelsToInput, Store};
 use crate::graph::{BufferId, Elem, Graph, Per, PhaseId, Role};
@@ -29,8 +29,8 @@ pub struct VqEncoder {
 }
 
 impl VqEncoder {
-    /// For images of `image_size` (height, width), at most `max_images` per run; maps and convolutions are held
-    /// as `activations`: [`Elem::F32`] or [`Elem::Bf16`]. The vectors before the codebook are f32.
+    /// For images of `image_size` (height, width), at most `max_images` per run. The vectors before the codebook
+    /// are f32.
     ///
     /// Errors when the down-sampling does not divide the size, or when the checkpoint has no encoder.
     pub fn build(
@@ -38,7 +38,7 @@ impl VqEncoder {
         image_size: (usize, usize),
         max_images: usize,
         input: Pixels,
-        activations: Elem,
+        held: impl Into<Held>,
     ) -> Result<Self> {
         let VqConfig { ch, z_channels, num_res_blocks, codebook_embed_dim, .. } = *config;
         let ch_mult = config.encoder_ch_mult.as_ref().ok_or_else(|| Error::Mismatch {
@@ -51,7 +51,7 @@ impl VqEncoder {
         let latent = latent_size(config, image_size)?;
         let pixels = latent.0 * latent.1;
 
-        let mut blocks = Blocks::new("vq_encoder", "encode", max_images, activations);
+        let mut blocks = Blocks::new("vq_encoder", "encode", max_images, held.into());
         let image_shape = [image_size.0, image_size.1, 3];
         let image = blocks.graph.buffer("image", input.elem(), Per::Row, &image_shape, Role::Input);
         let z = blocks.graph.buffer("z", Elem::F32, Per::Row, &[pixels, codebook_embed_dim], Role::Output);

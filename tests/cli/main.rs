@@ -1,6 +1,7 @@
 //! The program itself, run on the golden models: what it writes, what it prints, how it ends.
 
 mod bad_input;
+mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod generate;

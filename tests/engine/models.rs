@@ -57,7 +57,7 @@ pub fn expected(model: &Model, request: &Request) -> Vec<(Vec<u32>, Rgb8)> {
     let executor = CpuExecutor::new(1);
     let (image_size, precision) = (model.image_size(), Elem::F32);
     let (batch_size, lookahead) = (Some(1), Lookahead::Window(1));
-    let layout = Layout { image_size, precision, batch_size, images: 1, lookahead };
+    let layout = Layout { image_size, precision, vq_precision: None, batch_size, images: 1, lookahead };
     let mut generator = Generator::new(&executor, model.parts(), &layout).expect("a generator");
     let condition = |subject: &Subject| match subject {
         Subject::Class(class) => Conditioning::Class(*class),

@@ -261,6 +261,82 @@ fn allowed_on_cuda(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
         .collect()
 }
 
+/// Weights of bf16 on the CPU: what they meet is bf16 too, sums and maps are f32.
+const PAIRS: Elems = Elems { x: Elem::F32, weight: Elem::Bf16, out: Elem::F32 };
+
+/// How far an output may be off where the CPU multiplies in bf16.
+///
+/// Tap by tap: as on CUDA, f(x) is off by 2^-8 / √3 rms of itself, independently from product to product, and six
+/// of those hold for one element in 10^8; the weights here are bf16 already. Winograd rounds both factors of its
+/// products instead, √2 of that, and magnifies them by 7.1 or 3 as on top of this file, for an element whose
+/// neighbourhood is as large as the largest. f32's share is that of [`roundings`].
+fn allowed_in_pairs(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
+    const BF16_U: f64 = 1.0 / 256.0;
+    let (products, squares) = (sums(case, op, f64::abs), sums(case, op, |x| x * x));
+    let bias = |i: usize| f64::from(case.weights[op.bias.index()][i % op.channels_out]);
+    let deviations: Vec<f64> = (0..expected.len()).map(|i| (squares[i] - bias(i)).max(0.0).sqrt()).collect();
+    let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
+    let magnified = match op.kernel {
+        Kernel::Square if fits && op.channels_in * op.channels_out <= 256 * 256 => 2f64.sqrt() * 7.1,
+        Kernel::Upsample if fits => 2f64.sqrt() * 3.0,
+        _ => 1.0,
+    };
+    let (one, f32) = (6.0 / 3f64.sqrt() * BF16_U, roundings(op) * U * largest(&products));
+    (0..expected.len())
+        .map(|i| {
+            let deviation = if magnified > 1.0 { largest(&deviations) } else { deviations[i] };
+            one * magnified * deviation + f32 + 2.0 * U * expected[i].abs()
+        })
+        .collect()
+}
+
+fn check_in_pairs(shape: Shape) {
+    let (case, op) = case(&shape, PAIRS);
+    // All instruction sets leave the same bits, AVX512-BF16's among them.
+    let (left, twin) = (case.run_everywhere(), case.twin());
+    let (found, expected) = (case.values(&left, op.out), &twin.buffers[op.out.index()]);
+    let what = format!("{:?} {:?} {:?} x {} in bf16", shape.kernel, shape.size, shape.channels, shape.images);
+    let allowed = allowed_in_pairs(&case, &op, expected);
+    let rms = |values: &mut dyn Iterator<Item = f64>| {
+        let (sum, count) = values.fold((0.0, 0), |(sum, count), x| (sum + x * x, count + 1));
+        (sum / f64::from(count)).sqrt()
+    };
+    if shape.store == Store::Rgb8 {
+        compare(&what, found.iter().copied(), expected, |i| 1.0 + (127.5 * allowed[i]).floor());
+    } else {
+        let share = compare(&what, found.iter().copied(), expected, |i| allowed[i]);
+        let off = rms(&mut found.iter().zip(expected).map(|(x, y)| x - y)) / rms(&mut expected.iter().copied());
+        println!("{what}: {share:.3} of the allowance, off by {off:.5} rms");
+    }
+    if shape.images > 1 {
+        case.check_rows_alone(&left, &[op.out]);
+    }
+}
+
+#[test]
+fn every_kernel_matches_its_twin_in_pairs() {
+    for kernel in [Kernel::Point, Kernel::Square, Kernel::Downsample, Kernel::Upsample] {
+        for size in [(2, 2), (5, 3), (10, 34)] {
+            // An odd number of channels has no pairs and goes in f32.
+            for channels in [(3, 32), (2, 1), (16, 16), (34, 5), (64, 48)] {
+                check_in_pairs(Shape { kernel, size, channels, images: 2, residual: true, ..PLAIN });
+            }
+        }
+    }
+}
+
+#[test]
+fn true_widths_match_in_pairs() {
+    for channels in [(128, 128), (256, 128), (512, 512)] {
+        check_in_pairs(Shape { size: (5, 6), channels, norm: Some(true), residual: true, ..PLAIN });
+    }
+    check_in_pairs(Shape { kernel: Kernel::Upsample, size: (4, 4), channels: (512, 512), ..PLAIN });
+    let point = Shape { kernel: Kernel::Point, size: (9, 9), channels: (512, 512), norm: Some(false), ..PLAIN };
+    check_in_pairs(point);
+    check_in_pairs(Shape { size: (18, 33), channels: (128, 3), norm: Some(true), store: Store::Rgb8, ..PLAIN });
+}
+
 fn check_on_cuda(shape: Shape, elems: Elems) {
     let (case, op) = case(&shape, elems);
     let twin = case.twin();

@@ -75,11 +75,11 @@ impl WeightData {
         Self { elem, place: Place::Own(buffer), len: values.len() }
     }
 
-    /// An f32 weight of `len` elements that `fill` writes; zero where it does not.
-    fn filled(len: usize, fill: impl FnOnce(&mut [f32])) -> Self {
-        let mut buffer = Buffer::new(len * size_of::<f32>());
-        fill(bytemuck::cast_slice_mut(buffer.bytes_mut()));
-        Self { elem: Elem::F32, place: Place::Own(buffer), len }
+    /// A weight of `len` elements that `fill` writes; zero where it does not.
+    fn filled(elem: Elem, len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut buffer = Buffer::new(len * elem.size());
+        fill(buffer.bytes_mut());
+        Self { elem, place: Place::Own(buffer), len }
     }
 
     pub fn elem(&self) -> Elem {
@@ -119,21 +119,32 @@ struct Key {
 pub struct Arrangement {
     /// Tells the orders of one weight apart.
     name: &'static str,
-    /// Elements of the result.
+    /// Type and number of the result's elements.
+    elem: Elem,
     len: usize,
     arrange: Box<Arrange>,
 }
 
 /// From f32 values in the checkpoint's order to what the op reads, zero before.
-type Arrange = dyn Fn(&[f32], &mut [f32]) + Send + Sync;
+type Arrange = dyn Fn(&[f32], &mut [u8]) + Send + Sync;
 
 impl Arrangement {
+    /// To f32.
     pub fn new(name: &'static str, len: usize, arrange: impl Fn(&[f32], &mut [f32]) + Send + Sync + 'static) -> Self {
-        Self { name, len, arrange: Box::new(arrange) }
+        let arrange = move |values: &[f32], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
+        Self { name, elem: Elem::F32, len, arrange: Box::new(arrange) }
     }
-}
 
-impl Arrangement {
+    /// The same, of another name, then through `then` to half as many words.
+    pub fn halved(self, name: &'static str, then: fn(&[f32], &mut [u32])) -> Self {
+        let Self { len, arrange, .. } = self;
+        let arrange = move |values: &[f32], to: &mut [u8]| {
+            let mut whole = vec![0f32; len];
+            arrange(values, bytemuck::cast_slice_mut(&mut whole));
+            then(&whole, bytemuck::cast_slice_mut(to));
+        };
+        Self { name, elem: Elem::U32, len: len / 2, arrange: Box::new(arrange) }
+    }
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -164,9 +175,9 @@ impl WeightCache {
         }
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight)?,
-            Some(Arrangement { len, arrange, .. }) => {
+            Some(Arrangement { elem, len, arrange, .. }) => {
                 let values = values(checkpoint, weight)?;
-                WeightData::filled(*len, |to| arrange(&values, to))
+                WeightData::filled(*elem, *len, |to| arrange(&values, to))
             }
         });
         if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {

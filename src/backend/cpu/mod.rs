@@ -1,4 +1,5 @@
-//! The CPU executor: every op on all cores, f32 activations, f32 or bf16 weights.
+//! The CPU executor: every op on all cores, f32 activations, f32 or bf16 weights; convolutions of bf16 weights round
+//! what they multiply them with to bf16, too.
 //!
 //! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
 //! element has one order of summation, fixed by its own row alone. One file per op, of the op's name.
@@ -24,6 +25,7 @@ mod panels;
 mod pixels_to_input;
 mod prefix_mean;
 mod product;
+mod rate;
 mod sample;
 mod set_prefix;
 pub mod simd;
@@ -91,10 +93,17 @@ impl Executor for CpuExecutor {
         kilobytes.map_or(GUESS, |kilobytes| kilobytes * 1024)
     }
 
+    fn arithmetic_rate(&self, precision: Elem) -> Result<Option<f64>> {
+        Ok(Some(match precision {
+            Elem::Bf16 => rate::measure::<u32>(&self.team, self.isa),
+            _ => rate::measure::<f32>(&self.team, self.isa),
+        }))
+    }
+
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
         let ops = || graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
         let mut arrangements: HashMap<WeightId, Arrangement> = HashMap::new();
-        for (id, arrangement) in ops().filter_map(arrangement_of) {
+        for (id, arrangement) in ops().filter_map(|op| arrangement_of(op, &graph)) {
             let name = arrangement.name();
             let other = arrangements.insert(id, arrangement);
             let same = other.is_none_or(|other| other.name() == name);
@@ -161,9 +170,9 @@ fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
 }
 
 /// The weight that an op wants in another order than the checkpoint's, made once at load.
-fn arrangement_of(op: &Op) -> Option<(WeightId, Arrangement)> {
+fn arrangement_of(op: &Op, graph: &Graph) -> Option<(WeightId, Arrangement)> {
     match op {
-        Op::Conv2d(op) => Some(conv2d::arrangement(op)),
+        Op::Conv2d(op) => Some(conv2d::arrangement(op, graph.weight_at(op.weight).elem)),
         Op::NearestCode(op) => Some(nearest_code::arrangement(op)),
         _ => None,
     }

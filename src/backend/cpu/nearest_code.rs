@@ -43,7 +43,7 @@ unsafe fn search_body<S: Simd>(codes: *mut u32, z: Rows, codebook: *const f32, o
         // SAFETY: at most TOGETHER rows; every panel holds E rows of WIDTH.
         unsafe {
             let weight = codebook.add(panel * e * WIDTH);
-            panels::multiply::<S>(products.as_mut_ptr().cast(), z, weight, e, true, false);
+            panels::multiply::<S, f32>(products.as_mut_ptr().cast(), z, weight, e, true, false);
         }
         for (best, products) in best.iter_mut().zip(&products) {
             for (best, product) in best[..codes].iter_mut().zip(products) {

@@ -2,11 +2,109 @@
 //!
 //! Weights are packed in panels of 32 output channels; one element of `a` meets a whole row of a panel.
 //! Each sum is one chain of fused multiply-adds in ascending k, however rows are tiled and k is cut.
+//! An element is an f32 or a pair of bf16, whose two products the chain takes at once; see [`Simd::fma_pairs`].
 
-use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::cpu::simd::{LANES, Simd, bf16};
 
 /// Output channels of a panel.
 pub const WIDTH: usize = 32;
+
+/// What both factors lie in memory as: f32, or bf16 in pairs (u32).
+pub trait Factor: Copy {
+    /// Channels of an element.
+    const PER: usize;
+    type Vector<S: Simd>: Copy;
+
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(from: *const Self) -> Self::Vector<S>;
+    /// # Safety
+    /// As [`Simd::splat`].
+    unsafe fn splat<S: Simd>(self) -> Self::Vector<S>;
+    /// # Safety
+    /// As [`Simd::fma`].
+    unsafe fn fma<S: Simd>(a: Self::Vector<S>, b: Self::Vector<S>, c: S::V) -> S::V;
+    /// LANES channels to memory, from channel `at` behind `to` on.
+    ///
+    /// # Safety
+    /// As [`Simd::store`].
+    unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V);
+    /// `len` channels as elements, in the place where they lie.
+    ///
+    /// # Safety
+    /// `x` holds them.
+    unsafe fn convert<S: Simd>(x: *mut f32, len: usize) -> *const Self;
+}
+
+impl Factor for f32 {
+    const PER: usize = 1;
+    type Vector<S: Simd> = S::V;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        unsafe { S::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(self) -> S::V {
+        unsafe { S::splat(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma<S: Simd>(a: S::V, b: S::V, c: S::V) -> S::V {
+        unsafe { S::fma(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V) {
+        unsafe { S::store(to.add(at), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn convert<S: Simd>(x: *mut f32, _len: usize) -> *const Self {
+        x
+    }
+}
+
+impl Factor for u32 {
+    const PER: usize = 2;
+    type Vector<S: Simd> = S::Pairs;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::Pairs {
+        unsafe { S::load_pairs(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(self) -> S::Pairs {
+        unsafe { S::splat_pair(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma<S: Simd>(a: S::Pairs, b: S::Pairs, c: S::V) -> S::V {
+        unsafe { S::fma_pairs(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V) {
+        unsafe { S::store_bf16(to.cast::<u16>().add(at), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn convert<S: Simd>(x: *mut f32, len: usize) -> *const Self {
+        let (to, whole) = (x.cast::<u16>(), len / LANES * LANES);
+        // SAFETY: each write lies before what is still to be read.
+        unsafe {
+            for at in (0..whole).step_by(LANES) {
+                S::store_bf16(to.add(at), S::load(x.add(at)));
+            }
+            for at in whole..len {
+                to.add(at).write(bf16(*x.add(at)));
+            }
+        }
+        to.cast()
+    }
+}
 
 /// So many k at a time: their part of a panel (16 KB) stays in the first-level cache while rows pass by.
 pub const DEPTH: usize = 128;
@@ -26,10 +124,19 @@ pub fn pack(oihw: &[f32], n: usize, c: usize, taps: usize, packed: &mut [f32]) {
     }
 }
 
+/// Packed panels (…, C, WIDTH), C even, to the same in bf16 with the channels in pairs, (…, C / 2, WIDTH).
+pub fn pair(packed: &[f32], pairs: &mut [u32]) {
+    for (two, pairs) in packed.chunks_exact(2 * WIDTH).zip(pairs.chunks_exact_mut(WIDTH)) {
+        for (pair, (first, second)) in pairs.iter_mut().zip(two[..WIDTH].iter().zip(&two[WIDTH..])) {
+            *pair = u32::from(bf16(*first)) | u32::from(bf16(*second)) << 16;
+        }
+    }
+}
+
 /// A matrix in memory, to be read row by row.
 #[derive(Clone, Copy)]
-pub struct Rows {
-    pub at: *const f32,
+pub struct Rows<T = f32> {
+    pub at: *const T,
     /// Elements from row to row.
     pub stride: usize,
     pub count: usize,
@@ -41,10 +148,10 @@ pub struct Rows {
 /// # Safety
 /// All three are as large as that.
 #[inline(always)]
-pub unsafe fn multiply<S: Simd>(
+pub unsafe fn multiply<S: Simd, T: Factor>(
     sums: *mut f32,
-    rows: Rows,
-    panel: *const f32,
+    rows: Rows<T>,
+    panel: *const T,
     depth: usize,
     first: bool,
     narrow: bool,
@@ -84,16 +191,16 @@ pub unsafe fn multiply<S: Simd>(
 
 /// Some rows times one panel.
 #[derive(Clone, Copy)]
-struct Tile {
+struct Tile<T> {
     sums: *mut f32,
-    a: *const f32,
+    a: *const T,
     stride: usize,
-    b: *const f32,
+    b: *const T,
     depth: usize,
     first: bool,
 }
 
-impl Tile {
+impl<T: Factor> Tile<T> {
     /// `VECTORS` vectors of columns of `HEIGHT` rows; returns `HEIGHT`.
     #[inline(always)]
     unsafe fn run<S: Simd, const HEIGHT: usize, const VECTORS: usize>(self) -> usize {
@@ -109,11 +216,11 @@ impl Tile {
                 }
             }
             for k in 0..depth {
-                let b: [S::V; VECTORS] = std::array::from_fn(|v| S::load(b.add(k * WIDTH + v * LANES)));
+                let b: [_; VECTORS] = std::array::from_fn(|v| T::load::<S>(b.add(k * WIDTH + v * LANES)));
                 for (h, c) in c.iter_mut().enumerate() {
-                    let a = S::splat(*a.add(h * stride + k));
+                    let a = (*a.add(h * stride + k)).splat::<S>();
                     for (c, b) in c.iter_mut().zip(b) {
-                        *c = S::fma(a, b, *c);
+                        *c = T::fma::<S>(a, b, *c);
                     }
                 }
             }

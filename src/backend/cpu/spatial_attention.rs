@@ -96,7 +96,7 @@ unsafe fn attend_body<S: Simd>(
         let sums = scratch.add(key_panels * q.count * WIDTH);
         for panel in 0..key_panels {
             let scores = scratch.add(panel * q.count * WIDTH);
-            panels::multiply::<S>(scores, q, keys.add(panel * c * WIDTH), c, true, false);
+            panels::multiply::<S, f32>(scores, q, keys.add(panel * c * WIDTH), c, true, false);
         }
         let mut shares = [0.0; QUERIES];
         for (row, share) in shares.iter_mut().enumerate().take(q.count) {
@@ -106,7 +106,7 @@ unsafe fn attend_body<S: Simd>(
             for keys in 0..key_panels {
                 let rows = Rows { at: scratch.add(keys * q.count * WIDTH), stride: WIDTH, count: q.count };
                 let weight = values.add((panel * pixels + keys * WIDTH) * WIDTH);
-                panels::multiply::<S>(sums, rows, weight, WIDTH.min(pixels - keys * WIDTH), keys == 0, false);
+                panels::multiply::<S, f32>(sums, rows, weight, WIDTH.min(pixels - keys * WIDTH), keys == 0, false);
             }
             for (row, share) in shares.iter().enumerate().take(q.count) {
                 for first in (panel * WIDTH..c.min((panel + 1) * WIDTH)).step_by(LANES) {

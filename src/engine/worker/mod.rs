@@ -91,6 +91,7 @@ impl Worker {
         let layout = generate::Layout {
             image_size: model.image_size(),
             precision: options.precision,
+            vq_precision: None,
             batch_size: options.batch_size,
             images,
             lookahead: options.lookahead,

@@ -2,8 +2,8 @@
 
 use super::load;
 use super::{Task, store};
-use crate::backend::cpu::panels::{self, DEPTH, Rows, WIDTH};
-use crate::backend::cpu::simd::{LANES, Simd, kernel};
+use crate::backend::cpu::panels::{self, DEPTH, Factor, Rows, WIDTH};
+use crate::backend::cpu::simd::{LANES, Simd, pair_kernel};
 use crate::graph::ops::Conv2d;
 
 /// Output rows and columns of a block: as many as keep what it sees in the second-level cache.
@@ -28,10 +28,10 @@ pub fn scratch(op: &Conv2d) -> usize {
     height * width * op.channels_in + block.0 * block.1 * WIDTH
 }
 
-kernel!(pub fn run(task: &Task, op: &Conv2d) = body);
+pair_kernel!(pub fn run[T: Factor](task: &Task, op: &Conv2d) = body);
 
 #[inline(always)]
-unsafe fn body<S: Simd>(task: &Task, op: &Conv2d) {
+unsafe fn body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     let (side, stride, c) = (op.kernel.side(), op.kernel.stride(), op.channels_in);
     let (rows, columns) = (task.rows.clone(), task.columns.clone());
     let (height, width) = seen(op, (rows.len(), columns.len()));
@@ -41,16 +41,17 @@ unsafe fn body<S: Simd>(task: &Task, op: &Conv2d) {
         let x = task.scratch;
         let sums = x.add(height * width * c);
         load::copy::<S>(x, &task.source, (start(rows.start), start(columns.start)), (height, width), 0..c);
+        let (x, c) = (T::convert::<S>(x, height * width * c), c / T::PER);
         for panel in task.panels.clone() {
             let narrow = task.sink.channels() <= panel * WIDTH + LANES;
             for (tap, k) in (0..side * side).flat_map(|tap| (0..c).step_by(DEPTH).map(move |k| (tap, k))) {
-                let weight = task.weight.add(((panel * side * side + tap) * c + k) * WIDTH);
+                let weight = task.weight.cast::<T>().add(((panel * side * side + tap) * c + k) * WIDTH);
                 let depth = DEPTH.min(c - k);
                 for i in 0..rows.len() {
                     let at = x.add(((i * stride + tap / side) * width + tap % side) * c + k);
                     let pixels = Rows { at, stride: stride * c, count: columns.len() };
                     let sums = sums.add(i * columns.len() * WIDTH);
-                    panels::multiply::<S>(sums, pixels, weight, depth, tap + k == 0, narrow);
+                    panels::multiply::<S, T>(sums, pixels, weight, depth, tap + k == 0, narrow);
                 }
             }
             for (i, y) in rows.clone().enumerate() {

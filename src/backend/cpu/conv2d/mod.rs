@@ -3,6 +3,8 @@
 //! A task is a block of an image's output and a group of its channels. A member copies what the block sees
 //! into its own scratch (normalized, activated, with the zero border), multiplies, and writes the block.
 //! Every output element has one order of summation, so tasks may be dealt and cut in any way.
+//!
+//! Where the weight is bf16, so is what it meets: rounded once, behind normalization and transform; sums stay f32.
 
 mod direct;
 mod load;
@@ -15,8 +17,8 @@ use self::load::Source;
 use self::store::Sink;
 use self::winograd::{Doubled, Square};
 use super::{Arrangement, Context, Scratch, panels};
-use crate::graph::WeightId;
 use crate::graph::ops::{Conv2d, Kernel};
+use crate::graph::{Elem, WeightId};
 
 /// How a convolution is computed; decided by its shape alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,8 @@ impl Method {
     }
 }
 
-/// The form in which the op reads its weight.
-pub(super) fn arrangement(op: &Conv2d) -> (WeightId, Arrangement) {
+/// The form in which the op reads its weight, which the graph has as `elem`.
+pub(super) fn arrangement(op: &Conv2d, elem: Elem) -> (WeightId, Arrangement) {
     let (c, n) = (op.channels_in, op.channels_out);
     let taps = op.kernel.side() * op.kernel.side();
     let len = |positions| panels::packed_len(n, c, positions);
@@ -59,7 +61,16 @@ pub(super) fn arrangement(op: &Conv2d) -> (WeightId, Arrangement) {
             winograd::transform_weight::<_, 4, 5>(Doubled, oihw, c, packed);
         }),
     };
-    (op.weight, arrangement)
+    // Pairs of channels want an even number of them; the encoder's three are soon multiplied.
+    if elem != Elem::Bf16 || !c.is_multiple_of(2) {
+        return (op.weight, arrangement);
+    }
+    let name = match Method::of(op) {
+        Method::Direct => "panels_bf16",
+        Method::WinogradSquare => "winograd_square_bf16",
+        Method::WinogradDoubled => "winograd_doubled_bf16",
+    };
+    (op.weight, arrangement.halved(name, panels::pair))
 }
 
 pub(super) fn scratch(op: &Conv2d) -> Scratch {
@@ -86,6 +97,8 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
     let groups = panels.div_ceil(group);
+    let weight = cx.weight(op.weight);
+    let pairs = weight.elem() == Elem::U32;
     cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {
         for task in tasks {
             let (image, block_at, group_at) = (task / groups / blocks, task / groups % blocks, task % groups);
@@ -93,7 +106,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
             let task = Task {
                 source: Source::new(op, cx, image),
                 sink: Sink::new(op, cx, image),
-                weight: cx.weight(op.weight).ptr(),
+                weight: if pairs { weight.ptr::<u32>().cast() } else { weight.ptr::<f32>().cast() },
                 rows: y..(y + block.0).min(height),
                 columns: x..(x + block.1).min(width),
                 panels: group_at * group..((group_at + 1) * group).min(panels),
@@ -102,10 +115,13 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
             // SAFETY: buffers, weights and scratch have the sizes that the graph, `arrangement` and `scratch` gave
             // them for this op; a task's block and panels are its own.
             unsafe {
-                match method {
-                    Method::Direct => direct::run(cx.isa, &task, op),
-                    Method::WinogradSquare => winograd::square(cx.isa, &task, op),
-                    Method::WinogradDoubled => winograd::doubled(cx.isa, &task, op),
+                match (method, pairs) {
+                    (Method::Direct, false) => direct::run::<f32>(cx.isa, &task, op),
+                    (Method::Direct, true) => direct::run::<u32>(cx.isa, &task, op),
+                    (Method::WinogradSquare, false) => winograd::square::<f32>(cx.isa, &task, op),
+                    (Method::WinogradSquare, true) => winograd::square::<u32>(cx.isa, &task, op),
+                    (Method::WinogradDoubled, false) => winograd::doubled::<f32>(cx.isa, &task, op),
+                    (Method::WinogradDoubled, true) => winograd::doubled::<u32>(cx.isa, &task, op),
                 }
             }
         }
@@ -116,8 +132,8 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
 struct Task {
     source: Source,
     sink: Sink,
-    /// As `arrangement` made it.
-    weight: *const f32,
+    /// As `arrangement` made it, of the type that the kernel is told.
+    weight: *const (),
     /// Output rows.
     rows: Range<usize>,
     /// Output columns.

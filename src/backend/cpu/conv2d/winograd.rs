@@ -5,8 +5,8 @@
 //! between the last two. The products of all tiles of a block form one matrix product per position ⊙.
 
 use super::{Task, load, store};
-use crate::backend::cpu::panels::{self, Rows, WIDTH};
-use crate::backend::cpu::simd::{LANES, Simd, kernel};
+use crate::backend::cpu::panels::{self, Factor, Rows, WIDTH};
+use crate::backend::cpu::simd::{LANES, Simd, pair_kernel};
 use crate::graph::ops::Conv2d;
 
 /// Outputs of a tile along one side.
@@ -168,58 +168,63 @@ pub fn scratch<const IN: usize, const PRODUCTS: usize>(op: &Conv2d, step: usize)
     seen + IN * IN * (tiles * op.channels_in + SKEW) + PRODUCTS * PRODUCTS * (tiles * WIDTH + SKEW)
 }
 
-kernel!(pub fn square(task: &Task, op: &Conv2d) = square_body);
-kernel!(pub fn doubled(task: &Task, op: &Conv2d) = doubled_body);
+pair_kernel!(pub fn square[T: Factor](task: &Task, op: &Conv2d) = square_body);
+pair_kernel!(pub fn doubled[T: Factor](task: &Task, op: &Conv2d) = doubled_body);
 
 #[inline(always)]
-unsafe fn square_body<S: Simd>(task: &Task, op: &Conv2d) {
+unsafe fn square_body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     // SAFETY: passed on.
-    unsafe { body::<S, Square, 6, 6>(task, op) }
+    unsafe { body::<S, T, Square, 6, 6>(task, op) }
 }
 
 #[inline(always)]
-unsafe fn doubled_body<S: Simd>(task: &Task, op: &Conv2d) {
+unsafe fn doubled_body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     // SAFETY: passed on.
-    unsafe { body::<S, Doubled, 4, 5>(task, op) }
+    unsafe { body::<S, T, Doubled, 4, 5>(task, op) }
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(task: &Task, op: &Conv2d) {
+unsafe fn body<S: Simd, T: Factor, K: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+    task: &Task,
+    op: &Conv2d,
+) {
     let c = op.channels_in;
     let (down, across) = (task.rows.len().div_ceil(TILE), task.columns.len().div_ceil(TILE));
     let tiles = down * across;
-    let seen = (down * T::STEP + IN - T::STEP, across * T::STEP + IN - T::STEP);
-    let (skip_in, skip_out) = (tiles * c + SKEW, tiles * WIDTH + SKEW);
+    let seen = (down * K::STEP + IN - K::STEP, across * K::STEP + IN - K::STEP);
+    let depth = c / T::PER;
+    let (skip_in, skip_out) = (tiles * depth + SKEW, tiles * WIDTH + SKEW);
     // SAFETY: `scratch` has room for a full block, see `super::run`; this one is no larger.
     unsafe {
-        let inputs = task.scratch; // (position in, tile, C)
-        let products = inputs.add(IN * IN * skip_in); // (position, tile, WIDTH)
+        let inputs = task.scratch.cast::<T>(); // (position in, tile, C)
+        let products = inputs.add(IN * IN * skip_in).cast::<f32>(); // (position, tile, WIDTH)
         let x = products.add(PRODUCTS * PRODUCTS * skip_out); // what the block sees
-        let start = |first: usize| (first / TILE * T::STEP) as isize - 1;
+        let start = |first: usize| (first / TILE * K::STEP) as isize - 1;
         let source = task.source.without_repeat();
         for first in (0..c).step_by(PART) {
             let part = PART.min(c - first);
             load::copy::<S>(x, &source, (start(task.rows.start), start(task.columns.start)), seen, first..first + part);
             for tile in 0..tiles {
-                let corner = x.add((tile / across * seen.1 + tile % across) * T::STEP * part);
+                let corner = x.add((tile / across * seen.1 + tile % across) * K::STEP * part);
                 for channel in (0..part).step_by(LANES) {
-                    let to = inputs.add(tile * c + first + channel);
-                    transform_input::<S, T, IN, PRODUCTS>(to, skip_in, corner.add(channel), seen.1 * part, part);
+                    let to =
+                        |position, v| T::store::<S>(inputs.add(position * skip_in + tile * depth), first + channel, v);
+                    transform_input::<S, K, IN, PRODUCTS>(to, corner.add(channel), seen.1 * part, part);
                 }
             }
         }
         for panel in task.panels.clone() {
             for position in 0..PRODUCTS * PRODUCTS {
-                let takes = T::TAKES[position / PRODUCTS] * IN + T::TAKES[position % PRODUCTS];
-                let rows = Rows { at: inputs.add(takes * skip_in), stride: c, count: tiles };
-                let weight = task.weight.add((panel * PRODUCTS * PRODUCTS + position) * c * WIDTH);
-                panels::multiply::<S>(products.add(position * skip_out), rows, weight, c, true, false);
+                let takes = K::TAKES[position / PRODUCTS] * IN + K::TAKES[position % PRODUCTS];
+                let rows = Rows { at: inputs.add(takes * skip_in), stride: depth, count: tiles };
+                let weight = task.weight.cast::<T>().add((panel * PRODUCTS * PRODUCTS + position) * depth * WIDTH);
+                panels::multiply::<S, T>(products.add(position * skip_out), rows, weight, depth, true, false);
             }
             for v in 0..(WIDTH / LANES).min((op.channels_out - panel * WIDTH) / LANES) {
                 for tile in 0..tiles {
                     let at = (task.rows.start + tile / across * TILE, task.columns.start + tile % across * TILE);
                     let from = products.add(tile * WIDTH + v * LANES);
-                    let outputs = transform_output::<S, T, IN, PRODUCTS>(from, skip_out);
+                    let outputs = transform_output::<S, K, IN, PRODUCTS>(from, skip_out);
                     for (i, y) in (at.0..task.rows.end.min(at.0 + TILE)).enumerate() {
                         for (j, x) in (at.1..task.columns.end.min(at.1 + TILE)).enumerate() {
                             task.sink.put::<S>((y, x), store::channel(panel, v), outputs[i][j]);
@@ -231,11 +236,10 @@ unsafe fn body<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS
     }
 }
 
-/// Bᵀ x B for LANES channels of one tile; position p of the result goes to `to + p * skip`.
+/// Bᵀ x B for LANES channels of one tile, position by position to `to`.
 #[inline(always)]
-unsafe fn transform_input<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
-    to: *mut f32,
-    skip: usize,
+unsafe fn transform_input<S: Simd, K: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+    to: impl Fn(usize, S::V),
     x: *const f32,
     row: usize,
     column: usize,
@@ -248,15 +252,15 @@ unsafe fn transform_input<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, con
             for (i, seen) in seen.iter_mut().enumerate() {
                 *seen = S::load(x.add(i * row + j * column));
             }
-            *column_j = T::input::<S>(seen);
+            *column_j = K::input::<S>(seen);
         }
         for i in 0..IN {
             let mut row_i = [S::splat(0.0); IN];
             for (value, column) in row_i.iter_mut().zip(&columns) {
                 *value = column[i];
             }
-            for (j, value) in T::input::<S>(row_i).into_iter().enumerate() {
-                S::store(to.add((i * IN + j) * skip), value);
+            for (j, value) in K::input::<S>(row_i).into_iter().enumerate() {
+                to(i * IN + j, value);
             }
         }
     }
@@ -264,7 +268,7 @@ unsafe fn transform_input<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, con
 
 /// Aᵀ m A for LANES channels of one tile; position p is at `m + p * skip`.
 #[inline(always)]
-unsafe fn transform_output<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
+unsafe fn transform_output<S: Simd, K: Scheme<IN, PRODUCTS>, const IN: usize, const PRODUCTS: usize>(
     m: *const f32,
     skip: usize,
 ) -> [[S::V; TILE]; TILE] {
@@ -276,7 +280,7 @@ unsafe fn transform_output<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, co
             for (i, product) in products.iter_mut().enumerate() {
                 *product = S::load(m.add((i * PRODUCTS + j) * skip));
             }
-            *column = T::output::<S>(products);
+            *column = K::output::<S>(products);
         }
         let mut outputs = [[S::splat(0.0); TILE]; TILE];
         for (i, output) in outputs.iter_mut().enumerate() {
@@ -284,7 +288,7 @@ unsafe fn transform_output<S: Simd, T: Scheme<IN, PRODUCTS>, const IN: usize, co
             for (value, column) in row.iter_mut().zip(&columns) {
                 *value = column[i];
             }
-            *output = T::output::<S>(row);
+            *output = K::output::<S>(row);
         }
         outputs
     }

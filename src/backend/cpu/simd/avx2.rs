@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{LANES, Simd, bf16};
 
 #[derive(Clone, Copy)]
 pub struct Avx2;
@@ -34,6 +34,7 @@ unsafe fn widen(bits: __m128i) -> __m256 {
 impl Simd for Avx2 {
     const REGISTERS: usize = 8;
     type V = [__m256; 2];
+    type Pairs = [__m256i; 2];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -100,6 +101,35 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u32) -> Self::Pairs {
+        unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(pair: u32) -> Self::Pairs {
+        unsafe { [_mm256_set1_epi32(pair as i32); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
+        unsafe {
+            let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+            let second = |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32)));
+            let half = |a, b, c| _mm256_fmadd_ps(first(a), first(b), _mm256_fmadd_ps(second(a), second(b), c));
+            [half(a[0], b[0], c[0]), half(a[1], b[1], c[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, v: Self::V) {
+        let mut lanes = [0.0; LANES];
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), v);
+            to.cast::<[u16; LANES]>().write_unaligned(lanes.map(bf16));
+        }
     }
 
     #[inline(always)]

@@ -2,19 +2,24 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{LEAST_BF16, Simd};
 
+/// With products of bf16 pairs in hardware, or without.
 #[derive(Clone, Copy)]
-pub struct Avx512;
+pub struct Family<const BF16: bool>;
+
+pub type Avx512 = Family<false>;
+pub type Avx512Bf16 = Family<true>;
 
 #[inline(always)]
 fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Family<BF16> {
     const REGISTERS: usize = 32;
     type V = __m512;
+    type Pairs = __m512i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -75,6 +80,41 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u32) -> Self::Pairs {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(pair: u32) -> Self::Pairs {
+        unsafe { _mm512_set1_epi32(pair as i32) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
+        unsafe {
+            if BF16 {
+                // SAFETY: only the type's name differs.
+                let bf16 = |pairs| std::mem::transmute::<__m512i, __m512bh>(pairs);
+                return _mm512_dpbf16_ps(c, bf16(a), bf16(b));
+            }
+            let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+            let second = |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32)));
+            _mm512_fmadd_ps(first(a), first(b), _mm512_fmadd_ps(second(a), second(b), c))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, v: Self::V) {
+        unsafe {
+            let counts = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(v), _mm512_set1_ps(LEAST_BF16));
+            let bits = _mm512_castps_si512(v);
+            let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_maskz_srli_epi32::<16>(counts, sum)));
+        }
     }
 
     #[inline(always)]

@@ -3,6 +3,9 @@
 //! A kernel is written once, generic over [`Simd`], and instantiated per instruction set by
 //! `kernel!`; the running processor picks at run time. All operations are single IEEE operations per
 //! lane and reductions have one fixed tree, so AVX-512, AVX2 and the portable path agree bit for bit.
+//! Products of bf16 pairs are what AVX512-BF16's `vdpbf16ps` computes: two fused multiply-adds in f32, the
+//! upper halves' first. It takes denormals for zero, which the others do not; bf16 operands are therefore zero or
+//! at least [`LEAST_BF16`], so that no product or sum is ever denormal.
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
@@ -16,14 +19,16 @@ pub const LANES: usize = 16;
 /// Instruction sets, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AVX-512 with products of bf16 pairs.
+    Avx512Bf16,
     Avx512,
     Avx2,
     Portable,
 }
 
 impl Isa {
-    /// The best one of this processor, or the one that `SMALTI_CPU` names (`avx512`, `avx2`, `portable`)
-    /// if the processor has it.
+    /// The best one of this processor, or the one that `SMALTI_CPU` names (`avx512_bf16`, `avx512`, `avx2`,
+    /// `portable`) if the processor has it.
     pub fn detect() -> Self {
         let wanted = std::env::var("SMALTI_CPU").ok();
         Self::available().into_iter().find(|isa| wanted.as_deref().is_none_or(|name| name == isa.name())).unwrap_or(
@@ -44,6 +49,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq");
             if avx512 && avx2 {
+                if is_x86_feature_detected!("avx512bf16") {
+                    isas.push(Self::Avx512Bf16);
+                }
                 isas.push(Self::Avx512);
             }
             if avx2 {
@@ -56,6 +64,7 @@ impl Isa {
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Bf16 => "avx512_bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -73,6 +82,8 @@ pub trait Simd: Copy {
     /// Vectors that the processor's registers hold.
     const REGISTERS: usize;
     type V: Copy;
+    /// Sixteen pairs of bf16, the first of each in the lower half.
+    type Pairs: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
@@ -89,6 +100,14 @@ pub trait Simd: Copy {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// a * b + c, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Sixteen pairs from memory.
+    unsafe fn load_pairs(from: *const u32) -> Self::Pairs;
+    /// One pair in all lanes.
+    unsafe fn splat_pair(pair: u32) -> Self::Pairs;
+    /// c + a1 * b1, rounded, + a0 * b0, rounded.
+    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V;
+    /// Sixteen finite f32 to [`bf16`] and memory.
+    unsafe fn store_bf16(to: *mut u16, v: Self::V);
     /// The larger of each lane; neither may be NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all lanes: lane i + lane i + 8, then + 4, + 2, + 1.
@@ -148,6 +167,18 @@ impl Element for u16 {
     }
 }
 
+/// The least magnitude of an operand of [`Simd::fma_pairs`] that is not zero. Products are then multiples of 2^-114,
+/// and so are their sums.
+pub const LEAST_BF16: f32 = 1.0 / (1u64 << 50) as f32;
+
+/// A finite f32 as the operand of [`Simd::fma_pairs`] that stands for it: rounded to nearest even, or zero.
+#[inline(always)]
+pub fn bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.abs() < LEAST_BF16 { 0 } else { rounded as u16 }
+}
+
 /// Instantiates a generic kernel for every instruction set and picks by the first argument.
 ///
 /// `kernel!(fn name[T: Element](a: A, b: B) -> C = body)` makes `unsafe fn name(isa: Isa, a: A, b: B) -> C` that
@@ -171,9 +202,11 @@ macro_rules! kernel {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::backend::cpu::simd::Isa::Avx512 => avx512($($arg),*),
+                    $crate::backend::cpu::simd::Isa::Avx512Bf16 | $crate::backend::cpu::simd::Isa::Avx512 => {
+                        avx512 $(::<$($t),*>)? ($($arg),*)
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    $crate::backend::cpu::simd::Isa::Avx2 => avx2($($arg),*),
+                    $crate::backend::cpu::simd::Isa::Avx2 => avx2 $(::<$($t),*>)? ($($arg),*),
                     _ => $body::<$crate::backend::cpu::simd::portable::Portable $($(, $t)*)?>($($arg),*),
                 }
             }
@@ -181,6 +214,31 @@ macro_rules! kernel {
     };
 }
 pub(crate) use kernel;
+
+/// As `kernel!`, for kernels that multiply pairs of bf16: AVX512-BF16 gets an instance of its own.
+macro_rules! pair_kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name $(<$($t: $bound),*>)? (isa: $crate::backend::cpu::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            unsafe fn avx512_bf16 $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Bf16 $($(, $t)*)?>($($arg),*) }
+            }
+            $crate::backend::cpu::simd::kernel!(fn others $([$($t: $bound),*])? ($($arg: $ty),*) $(-> $ret)? = $body);
+            // SAFETY: as in `kernel!`.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::backend::cpu::simd::Isa::Avx512Bf16 => avx512_bf16 $(::<$($t),*>)? ($($arg),*),
+                    _ => others $(::<$($t),*>)? (isa, $($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use pair_kernel;
 
 #[cfg(test)]
 mod tests {
@@ -205,6 +263,12 @@ mod tests {
             keep(S::fma(a, b, S::splat(0.3)));
             keep(S::max(a, b));
             keep(S::load_bf16(half.as_ptr()));
+            let (mut low, mut high) = ([0u16; LANES], [0u16; LANES]);
+            S::store_bf16(low.as_mut_ptr(), a);
+            S::store_bf16(high.as_mut_ptr(), S::mul(b, S::splat(1e-15)));
+            let pairs: [u32; LANES] = std::array::from_fn(|i| u32::from(low[i]) | u32::from(high[i]) << 16);
+            keep(S::load_bf16(high.as_ptr()));
+            keep(S::fma_pairs(S::load_pairs(pairs.as_ptr()), S::splat_pair(0xc039_3f9d), b));
             for n in 0..LANES {
                 keep(S::load_partial(x.as_ptr(), n));
                 keep(S::load_bf16_partial(half.as_ptr(), n));
@@ -217,7 +281,70 @@ mod tests {
         }
     }
 
-    kernel!(fn probe(x: &[f32; 40], out: &mut Vec<f32>) = probe_body);
+    pair_kernel!(fn probe(x: &[f32; 40], out: &mut Vec<f32>) = probe_body);
+    pair_kernel!(fn pairs(sums: &mut [f32; LANES], a: &[u32], b: &[u32]) = pairs_body);
+
+    /// sums[i] += Σ of all pairs a[k] b[k, i]
+    #[inline(always)]
+    unsafe fn pairs_body<S: Simd>(sums: &mut [f32; LANES], a: &[u32], b: &[u32]) {
+        // SAFETY: `b` holds LANES pairs for each of `a`.
+        unsafe {
+            let mut sum = S::load(sums.as_ptr());
+            for (k, &a) in a.iter().enumerate() {
+                sum = S::fma_pairs(S::splat_pair(a), S::load_pairs(b.as_ptr().add(k * LANES)), sum);
+            }
+            S::store(sums.as_mut_ptr(), sum);
+        }
+    }
+
+    #[test]
+    fn pairs_are_two_multiply_adds() {
+        // Exponents over all that operands may have, so that sums cancel, and roundings differ from one order to
+        // another.
+        let mut state = 1u64;
+        let mut operand = |exponents: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let exponent = 127 - exponents / 2 + (state >> 40) % exponents;
+            ((state >> 33 & 1) << 15 | exponent << 7 | state >> 50 & 127) as u32
+        };
+        for exponents in [1, 8, 100] {
+            let mut pair = || operand(exponents) | operand(exponents) << 16;
+            let a: Vec<u32> = (0..300).map(|_| pair()).collect();
+            let b: Vec<u32> = (0..300 * LANES).map(|_| pair()).collect();
+            let halves = |pair: u32| [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+            let expected: [f32; LANES] = std::array::from_fn(|i| {
+                a.iter().enumerate().fold(0.5, |sum, (k, &a)| {
+                    let ([a0, a1], [b0, b1]) = (halves(a), halves(b[k * LANES + i]));
+                    a0.mul_add(b0, a1.mul_add(b1, sum))
+                })
+            });
+            for isa in Isa::available() {
+                let mut sums = [0.5; LANES];
+                // SAFETY: `isa` comes from `available`.
+                unsafe { pairs(isa, &mut sums, &a, &b) };
+                assert_eq!(sums.map(f32::to_bits), expected.map(f32::to_bits), "{isa:?}, {exponents} exponents");
+            }
+        }
+    }
+
+    #[test]
+    fn operands_are_rounded_to_even_or_zero() {
+        let below = f32::from_bits(LEAST_BF16.to_bits() - 1);
+        for (x, expected) in [
+            (1.0, 0x3f80),
+            (-1.0, 0xbf80),
+            (1.00390625, 0x3f80),
+            (1.01171875, 0x3f82),
+            (1.003907, 0x3f81),
+            (LEAST_BF16, 0x2680),
+            (below, 0),
+            (-below, 0),
+            (1e-40, 0),
+            (-0.0, 0),
+        ] {
+            assert_eq!(bf16(x), expected, "{x:e}");
+        }
+    }
 
     #[test]
     fn instruction_sets_agree_bit_for_bit() {

@@ -1,6 +1,6 @@
 //! The portable path: arrays that the compiler vectorizes as far as the target allows.
 
-use super::{LANES, Simd};
+use super::{LANES, Simd, bf16};
 
 #[derive(Clone, Copy)]
 pub struct Portable;
@@ -13,6 +13,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 impl Simd for Portable {
     const REGISTERS: usize = 4;
     type V = [f32; LANES];
+    type Pairs = [u32; LANES];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -70,6 +71,30 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u32) -> Self::Pairs {
+        unsafe { from.cast::<Self::Pairs>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(pair: u32) -> Self::Pairs {
+        [pair; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
+        let halves = |pair: u32| (f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000));
+        std::array::from_fn(|i| {
+            let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
+            a0.mul_add(b0, a1.mul_add(b1, c[i]))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, v: Self::V) {
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(v.map(bf16)) }
     }
 
     #[inline(always)]

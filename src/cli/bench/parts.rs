@@ -1,40 +1,21 @@
-//! `smalti bench`: times beside their floors.
+//! One part alone: a decoding step, a VQ decode, the encoding of a text.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::Args as ClapArgs;
 
-use super::device::{DeviceArgs, Precision};
-use super::progress::Display;
-use super::{plural, tell, wrong_option};
+use super::{MOST_ROUNDS, check_range, latent_size, preset};
 use crate::Result;
-use crate::bench::{ReadBandwidth, Spread, StepBench, TextBench, VqBench};
+use crate::bench::{Meter, Spread, StepBench, TextBench, VqBench};
 use crate::checkpoint::{Checkpoint, DType, Entry, WeightsChoice, random};
-use crate::config::{ModelConfig, PRESETS, Preset, T5Config, VqConfig};
-
-/// Measure this machine with random weights of the released models' shapes
-#[derive(ClapArgs, Debug)]
-pub struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand, Debug)]
-enum What {
-    /// One decoding step, beside what its bytes take at the read bandwidth measured in the same run
-    #[command(after_help = "Example:\n  smalti bench step --model B --images 1")]
-    Step(StepArgs),
-    /// The VQ-16 decode of one picture
-    #[command(after_help = "Example:\n  smalti bench vq --image-size 256")]
-    Vq(VqArgs),
-    /// The encoding of one text by a T5-XL
-    #[command(after_help = "Example:\n  smalti bench text --tokens 20")]
-    Text(TextArgs),
-}
+use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
+use crate::cli::progress::Display;
+use crate::cli::{plural, tell};
+use crate::config::{ModelConfig, T5Config, VqConfig};
 
 #[derive(ClapArgs, Debug)]
-struct StepArgs {
+pub struct StepArgs {
     /// B, L, XL, XXL, XXXL, 1B, 3B or 7B
     #[arg(long, default_value = "B", value_name = "SIZE")]
     model: String,
@@ -63,10 +44,12 @@ struct StepArgs {
 }
 
 #[derive(ClapArgs, Debug)]
-struct VqArgs {
+pub struct VqArgs {
     /// Side of the picture in pixels
     #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: usize,
+    #[command(flatten)]
+    painter: PainterArgs,
     /// Decodes that count
     #[arg(long, default_value_t = 5, value_name = "N", allow_negative_numbers = true)]
     rounds: usize,
@@ -78,7 +61,7 @@ struct VqArgs {
 }
 
 #[derive(ClapArgs, Debug)]
-struct TextArgs {
+pub struct TextArgs {
     /// Tokens of the text
     #[arg(long, default_value_t = 20, value_name = "N", allow_negative_numbers = true)]
     tokens: usize,
@@ -97,19 +80,8 @@ struct TextArgs {
     device: DeviceArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    match &args.what {
-        What::Step(args) => step(args),
-        What::Vq(args) => vq(args),
-        What::Text(args) => text(args),
-    }
-}
-
-fn step(args: &StepArgs) -> Result<()> {
-    let preset = Preset::named(&args.model).ok_or_else(|| {
-        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-        wrong_option("model", &args.model, format!("one of {}", names.join(", ")), "")
-    })?;
+pub fn step(args: &StepArgs) -> Result<()> {
+    let preset = preset("model", &args.model)?;
     let latent_size = latent_size(args.image_size)?;
     let middle = latent_size * latent_size / 2;
     check_range("images", args.images, 4096)?;
@@ -119,15 +91,8 @@ fn step(args: &StepArgs) -> Result<()> {
     let guidance = !args.no_guidance;
     let mut bench =
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
-    let host = match executor.copy_bandwidth()? {
-        Some(_) => None,
-        None => Some(ReadBandwidth::new(args.device.threads)),
-    };
-    let bandwidth = || match &host {
-        Some(host) => Ok(host.measure()),
-        None => Ok(executor.copy_bandwidth()?.expect("it was measured before")),
-    };
-    let report = bench.report(bandwidth, args.rounds, args.steps)?;
+    let meter = Meter::new(executor.as_ref(), args.device.threads)?;
+    let report = bench.report(|| meter.bandwidth(), args.rounds, args.steps)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
@@ -140,8 +105,7 @@ fn step(args: &StepArgs) -> Result<()> {
         if guidance { ", guided" } else { "" }
     ))?;
     tell(format_args!("bytes         {:.1} MB per step", bytes / 1e6))?;
-    let how = if host.is_some() { "read by all threads" } else { "copied by the device" };
-    tell(format_args!("bandwidth     {:.1} GB/s {how}", bandwidth / 1e9))?;
+    tell(format_args!("bandwidth     {:.1} GB/s {}", bandwidth / 1e9, meter.how()))?;
     tell(format_args!("floor         {:.2} ms", 1e3 * bytes / bandwidth))?;
     let ms = |seconds: f64| 1e3 * seconds;
     let spread = report.step;
@@ -153,17 +117,18 @@ fn step(args: &StepArgs) -> Result<()> {
     Ok(())
 }
 
-fn vq(args: &VqArgs) -> Result<()> {
+pub fn vq(args: &VqArgs) -> Result<()> {
     latent_size(args.image_size)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
     let executor = args.device.executor(None, &Display::new(false))?;
     let config = VqConfig::released(&[1, 1, 2, 2, 4]);
-    let report = VqBench::new(executor.as_ref(), &config, args.image_size)?.report(args.rounds)?;
+    let precision = args.painter.elem(executor.as_ref())?;
+    let report = VqBench::new(executor.as_ref(), &config, args.image_size, precision)?.report(args.rounds)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
-    let activations = executor.activations().name();
-    tell(format_args!("VQ-16 decode of {0}x{0} in {activations}, {1}", args.image_size, executor.describe()))?;
+    let (side, precision) = (args.image_size, precision.name());
+    tell(format_args!("VQ-16 decode of {side}x{side} in {precision}, {}", executor.describe()))?;
     tell(format_args!(
         "decode        {:.3} s ({:.3} to {:.3})",
         report.decode.median, report.decode.min, report.decode.max
@@ -176,7 +141,7 @@ fn vq(args: &VqArgs) -> Result<()> {
     Ok(())
 }
 
-fn text(args: &TextArgs) -> Result<()> {
+pub fn text(args: &TextArgs) -> Result<()> {
     check_range("tokens", args.tokens, 4096)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
     let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
@@ -201,23 +166,4 @@ fn text(args: &TextArgs) -> Result<()> {
     let rate = report.flops as f64 / median / 1e9;
     tell(format_args!("arithmetic    {:.1} GFLOP, {rate:.0} GFLOP/s", report.flops as f64 / 1e9))?;
     Ok(())
-}
-
-/// More rounds take days.
-const MOST_ROUNDS: usize = 1_000_000;
-
-fn check_range(option: &'static str, value: usize, most: usize) -> Result<()> {
-    if (1..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(wrong_option(option, value, format!("1 to {most}"), ""))
-}
-
-fn latent_size(image_size: usize) -> Result<usize> {
-    const DOWNSAMPLE: usize = 16;
-    if !(2 * DOWNSAMPLE..=4096).contains(&image_size) || !image_size.is_multiple_of(DOWNSAMPLE) {
-        let expected = format!("a multiple of {DOWNSAMPLE} from {} to 4096", 2 * DOWNSAMPLE);
-        return Err(wrong_option("image-size", image_size, expected, ""));
-    }
-    Ok(image_size / DOWNSAMPLE)
 }

@@ -1,0 +1,164 @@
+//! What whole generations are measured on: a model, how it is laid out, and where.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::{check_range, latent_size, preset};
+use crate::Result;
+use crate::backend::Executor;
+use crate::bench::{About, Meter, PeakMemory, random_model};
+use crate::checkpoint::{Checkpoint, WeightsChoice};
+use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
+use crate::cli::progress::Display;
+use crate::cli::{check_image_size, wrong_option};
+use crate::config::{GenerationOptions, GptConfig, Sampling, VqConfig};
+use crate::generate::{Layout, Lookahead, Model};
+use crate::graph::Elem;
+
+#[derive(ClapArgs, Debug)]
+pub struct SubjectArgs {
+    /// Random weights of a released size, made in memory: B, L, XL, XXL, XXXL, 1B, 3B or 7B, with VQ-16
+    #[arg(long, default_value = "B", value_name = "SIZE", conflicts_with = "gpt_ckpt")]
+    size: String,
+    /// A class-conditional GPT checkpoint instead
+    #[arg(long, value_name = "FILE", requires = "vq_ckpt")]
+    gpt_ckpt: Option<PathBuf>,
+    /// The VQ checkpoint that goes with it
+    #[arg(long, value_name = "FILE", requires = "gpt_ckpt")]
+    vq_ckpt: Option<PathBuf>,
+    /// Attention heads, where the checkpoint does not tell
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    n_head: Option<usize>,
+    /// Side of the pictures in pixels
+    #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
+    image_size: usize,
+    /// Pictures at once; several numbers with commas are measured in turn
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,...", allow_negative_numbers = true)]
+    pub batch_size: Vec<usize>,
+    #[arg(long, value_enum, default_value_t = Precision::Bf16)]
+    precision: Precision,
+    #[command(flatten)]
+    painter: PainterArgs,
+    /// Rows of a pass per sequence, auto or 1 and more; guesses at random weights say nothing of a trained model's
+    #[arg(long, default_value = "1", value_name = "W", allow_negative_numbers = true)]
+    lookahead: String,
+    #[command(flatten)]
+    options: GenerationOptions,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// One line of JSON per batch size, with vLLM's key names, instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A model on a device.
+pub struct Subject {
+    pub executor: Box<dyn Executor>,
+    pub model: Model,
+    pub sampling: Sampling,
+    name: String,
+    image_size: usize,
+    precision: Elem,
+    vq_precision: Elem,
+    lookahead: Lookahead,
+    threads: usize,
+}
+
+impl SubjectArgs {
+    /// Checks everything and makes or opens the model.
+    pub fn open(&self) -> Result<Subject> {
+        for &batch_size in &self.batch_size {
+            check_range("batch-size", batch_size, 4096)?;
+        }
+        let display = Display::new(false);
+        let executor = self.device.executor(Some(self.precision), &display)?;
+        let vq_precision = self.painter.elem(executor.as_ref())?;
+        let precision = self.precision.elem();
+        let (model, name) = match (&self.gpt_ckpt, &self.vq_ckpt) {
+            (Some(gpt), Some(vq)) => {
+                let name = gpt.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let gpt = Checkpoint::open(gpt, WeightsChoice::Model)?;
+                let (config, guess) = GptConfig::detect(&gpt, self.n_head)?;
+                guess.into_iter().for_each(|guess| display.note(&guess));
+                let vq = Checkpoint::open(vq, WeightsChoice::Model)?;
+                let vq_config = VqConfig::detect(&vq)?;
+                check_image_size(self.image_size, vq_config.downsample_size())?;
+                (Model::new((gpt, config), (vq, vq_config))?, name)
+            }
+            _ => {
+                latent_size(self.image_size)?;
+                let preset = preset("size", &self.size)?;
+                (random_model(preset, precision)?, preset.name.to_string())
+            }
+        };
+        let lookahead = self
+            .lookahead
+            .parse()
+            .map_err(|_| wrong_option("lookahead", &self.lookahead, "auto, or 1 to the tokens of a picture", ""))?;
+        let sampling = self.options.of_model(&model.gpt_config.condition).validate(model.gpt_config.vocab_size)?;
+        let (image_size, threads) = (self.image_size, self.device.threads);
+        Ok(Subject { executor, model, sampling, name, image_size, precision, vq_precision, lookahead, threads })
+    }
+}
+
+impl Subject {
+    pub fn meter(&self) -> Result<Meter<'_>> {
+        Meter::new(self.executor.as_ref(), self.threads)
+    }
+
+    pub fn peak(&self) -> Result<PeakMemory> {
+        Ok(PeakMemory::start(self.executor.as_ref(), self.executor.copy_bandwidth()?.is_some()))
+    }
+
+    /// For `images` pictures, `batch_size` at once.
+    pub fn layout(&self, batch_size: usize, images: usize) -> Layout {
+        Layout {
+            image_size: self.image_size,
+            precision: self.precision,
+            vq_precision: Some(self.vq_precision),
+            batch_size: Some(batch_size),
+            images,
+            lookahead: self.lookahead,
+        }
+    }
+
+    pub fn about(&self, batch_size: usize) -> About {
+        let guided = self.sampling.guides(0);
+        About {
+            engine: format!("smalti {}", env!("CARGO_PKG_VERSION")),
+            commit: env!("SMALTI_COMMIT").into(),
+            model: self.name.clone(),
+            device: self.executor.describe(),
+            dtype: self.precision.name(),
+            vq_dtype: self.vq_precision.name(),
+            image_size: self.image_size,
+            batch_size,
+            cfg_scale: self.sampling.cfg_scale.unwrap_or(1.0),
+            cfg_rows: if guided { 2 * batch_size } else { batch_size },
+            top_k: self.sampling.top_k,
+            lookahead: self.lookahead,
+        }
+    }
+
+    /// A line for people.
+    pub fn title(&self) -> String {
+        let about = self.about(1);
+        let guidance = match self.sampling.cfg_scale {
+            Some(scale) => format!("guidance {scale}"),
+            None => "no guidance".into(),
+        };
+        format!(
+            "{} {}, VQ in {}, {} px, {guidance}, {}",
+            about.model, about.dtype, about.vq_dtype, about.image_size, about.device
+        )
+    }
+}
+
+/// Errors when more pictures than one batch were asked for at a smaller number.
+pub fn check_images(images: usize, largest_batch: usize) -> Result<()> {
+    if images >= largest_batch {
+        return Ok(());
+    }
+    Err(wrong_option("num-images", images, format!("at least {largest_batch}, the largest batch"), ""))
+}

@@ -1,0 +1,222 @@
+//! `smalti bench`: what it writes has the keys that readers of vLLM's benchmarks look for, and numbers that agree
+//! with each other.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::{Folder, Run, gpt, vq};
+
+/// The records of a run.
+fn records(run: &Run) -> Vec<Value> {
+    run.lines().into_iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// The golden models at 64 pixels: 16 tokens.
+fn bench(what: &str, args: &[&str]) -> Run {
+    let (gpt, vq) = (gpt(), vq());
+    let models = ["bench", what, "--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", "64", "--device", "cpu"];
+    Folder::new().run(&[&models, args].concat())
+}
+
+#[track_caller]
+fn number(record: &Value, key: &str) -> f64 {
+    let found = key.split('.').fold(record, |value, key| &value[key]);
+    found.as_f64().unwrap_or_else(|| panic!("{key} of {record}"))
+}
+
+/// Equal but for rounding.
+#[track_caller]
+fn same(found: f64, expected: f64) {
+    assert!((found / expected - 1.0).abs() < 1e-9, "{found} is not {expected}");
+}
+
+#[test]
+fn latency_has_vllms_keys_and_ours() {
+    let run = bench("latency", &["--batch-size", "1,3", "--rounds", "2", "--precision", "f32", "--json"]);
+    let found = records(&run);
+    assert_eq!(found.len(), 2);
+    for (record, images) in found.iter().zip([1.0, 3.0]) {
+        let latencies: Vec<f64> =
+            record["latencies"].as_array().expect("a list").iter().map(|x| x.as_f64().expect("seconds")).collect();
+        assert_eq!(latencies.len(), 2);
+        let mean = (latencies[0] + latencies[1]) / 2.0;
+        same(number(record, "avg_latency"), mean);
+        same(number(record, "percentiles.50"), mean);
+        assert!(number(record, "std_latency") <= mean);
+        same(number(record, "images_per_second"), images / mean);
+        assert_eq!((number(record, "batch_size"), number(record, "cfg_rows")), (images, 2.0 * images));
+        assert_eq!((number(record, "tokens"), number(record, "passes_per_image")), (16.0, 16.0));
+        let (ttft, step) = (number(record, "ttft_ms.median"), number(record, "ms_per_step.median"));
+        let whole = 1e3 * latencies.iter().copied().fold(0.0, f64::max);
+        assert!(ttft > 0.0 && step > 0.0 && ttft + 15.0 * step < 2.0 * whole, "{record}");
+        // A floor is the time of its bytes or of its operations, whichever is longer.
+        let bytes = number(record, "step.bytes") / number(record, "step.bandwidth");
+        let flops = number(record, "step.flops") / number(record, "step.arithmetic");
+        same(number(record, "step.floor_seconds"), bytes.max(flops));
+        assert!(number(record, "peak_memory_bytes") > 1e6);
+        assert_eq!((record["dtype"].as_str(), record["vq_dtype"].as_str()), (Some("f32"), Some("f32")));
+    }
+}
+
+#[test]
+fn latency_shows_a_table() {
+    let run = bench("latency", &["--rounds", "1", "--vq-precision", "bf16", "--cfg-scale", "1"]);
+    let text = run.lines().join("\n");
+    for part in ["VQ in bf16", "no guidance", "batch of 1, 16 tokens each", "images/s", "times floor", "peak memory"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn throughput_counts_as_vllm_counts() {
+    let run = bench("throughput", &["--batch-size", "2", "--num-images", "5", "--rounds", "1", "--json"]);
+    let record = &records(&run)[0];
+    assert_eq!((number(record, "num_requests"), number(record, "total_num_tokens")), (5.0, 5.0 * 17.0));
+    let elapsed = number(record, "elapsed_time");
+    same(number(record, "requests_per_second"), 5.0 / elapsed);
+    same(number(record, "tokens_per_second"), 85.0 / elapsed);
+    same(number(record, "output_tokens_per_second"), 80.0 / elapsed);
+}
+
+#[test]
+fn kernels_list_every_op_of_a_decode() {
+    let args = ["bench", "kernels", "--part", "vq", "--image-size", "32", "--rounds", "1", "--device", "cpu", "--json"];
+    let found = records(&Folder::new().run(&args));
+    let count = |op: &str| -> f64 { found.iter().filter(|r| r["op"] == op).map(|r| number(r, "count")).sum() };
+    // VQ-16's decoder: 59 convolutions, one of them part of the lookup, and four attention blocks.
+    assert_eq!((count("conv2d"), count("spatial_attention"), count("codebook_lookup")), (58.0, 4.0, 1.0));
+    for record in &found {
+        let (seconds, times) = (number(record, "seconds.median"), number(record, "times_floor.median"));
+        same(seconds / number(record, "floor_seconds"), times);
+    }
+}
+
+#[test]
+fn records_are_drawn() {
+    let folder = Folder::new();
+    let lines = "{\"engine\":\"one\",\"model\":\"B\",\"batch_size\":1,\"images_per_second\":0.5}\nnoise\n\
+        {\"engine\":\"two\",\"model\":\"B\",\"batch_size\":1,\"images_per_second\":0.1}\n";
+    std::fs::write(folder.path("a.jsonl"), lines).expect("written");
+    let run = folder.run(&["bench", "plot", "a.jsonl", "--title", "A title", "-o", "a.svg"]);
+    assert_eq!(run.lines(), ["a.svg"]);
+    let svg = std::fs::read_to_string(folder.path("a.svg")).expect("a picture");
+    for part in ["<svg ", "A title", "GPT-B, 1 at once", ">one<", ">two<", ">0.500<", ">0.100<"] {
+        assert!(svg.contains(part), "{part}: {svg}");
+    }
+    std::fs::write(folder.path("b.jsonl"), "nothing\n").expect("written");
+    let run = folder.run(&["bench", "plot", "a.jsonl", "b.jsonl"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("b.jsonl") && run.stderr.contains("hint: "), "{}", run.stderr);
+}
+
+/// How the pictures' server answers.
+#[derive(Clone, Copy)]
+enum Answer {
+    Plain,
+    Stream,
+    Busy,
+}
+
+/// A server of pictures that answers each request after 20 ms; its address. It lives as long as the test.
+fn server(answer: Answer) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || reply(stream, answer));
+        }
+    });
+    address
+}
+
+fn reply(mut stream: TcpStream, answer: Answer) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
+    let (mut line, mut length, mut first) = (String::new(), 0, String::new());
+    while reader.read_line(&mut line).is_ok_and(|read| read > 0) && line != "\r\n" {
+        if first.is_empty() {
+            first.clone_from(&line);
+        }
+        let lower = line.to_lowercase();
+        length = lower.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().expect("a number"));
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("the body");
+    let mut send = |status: &str, kind: &str, body: &str| {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n");
+        stream.write_all((head + body).as_bytes()).and_then(|()| stream.flush()).expect("sent");
+    };
+    if first.starts_with("GET /v1/models") {
+        return send("200 OK", "application/json", r#"{"data":[{"id":"golden"}]}"#);
+    }
+    assert!(first.starts_with("POST /v1/images/generations"), "{first}");
+    let asked: Value = serde_json::from_slice(&body).expect("JSON");
+    assert!(asked["prompt"].as_str().is_some_and(|prompt| prompt.starts_with("class:")), "{asked}");
+    std::thread::sleep(Duration::from_millis(20));
+    let usage = r#""usage":{"input_tokens":1,"output_tokens":16}"#;
+    match answer {
+        Answer::Plain => send("200 OK", "application/json", &format!(r#"{{"data":[{{"b64_json":""}}],{usage}}}"#)),
+        Answer::Busy => send("429 Too Many Requests", "application/json", r#"{"error":{"message":"queue full"}}"#),
+        Answer::Stream => {
+            assert_eq!((asked["stream"].as_bool(), asked["partial_images"].as_u64()), (Some(true), Some(1)));
+            send("200 OK", "text/event-stream", "data: {\"type\":\"image_generation.partial_image\"}\n\n");
+            std::thread::sleep(Duration::from_millis(30));
+            let done = format!("data: {{\"type\":\"image_generation.completed\",{usage}}}\n\ndata: [DONE]\n\n");
+            stream.write_all(done.as_bytes()).expect("sent");
+        }
+    }
+}
+
+fn bench_serve(answer: Answer, args: &[&str]) -> Run {
+    let url = server(answer);
+    Folder::new().run(&[&["bench", "serve", "--url", &url, "--json"], args].concat())
+}
+
+#[test]
+fn a_server_is_measured_in_a_closed_loop() {
+    let run = bench_serve(Answer::Plain, &["--num-prompts", "6", "--max-concurrency", "2"]);
+    let record = &records(&run)[0];
+    assert_eq!((number(record, "completed"), number(record, "failed")), (6.0, 0.0));
+    assert_eq!((number(record, "total_input_tokens"), number(record, "total_output_tokens")), (6.0, 96.0));
+    assert_eq!((record["model_id"].as_str(), record["request_rate"].as_str()), (Some("golden"), Some("inf")));
+    assert!(number(record, "max_concurrent_requests") <= 2.0, "{record}");
+    let duration = number(record, "duration");
+    // Three after each other on each of two connections.
+    assert!(duration >= 0.06 && number(record, "median_e2el_ms") >= 20.0, "{record}");
+    same(number(record, "request_throughput"), 6.0 / duration);
+    same(number(record, "output_throughput"), 96.0 / duration);
+    same(number(record, "total_token_throughput"), 102.0 / duration);
+    assert!(record["median_itl_ms"].is_null(), "a plain reply has no times between: {record}");
+}
+
+#[test]
+fn a_server_is_measured_in_an_open_loop() {
+    // Gaps of 1 ms on average, replies of 50 ms: requests do not wait for each other.
+    let run = bench_serve(Answer::Stream, &["--num-prompts", "20", "--request-rate", "1000", "--partial-images", "1"]);
+    let record = &records(&run)[0];
+    assert_eq!((number(record, "completed"), number(record, "request_rate")), (20.0, 1000.0));
+    assert!(number(record, "max_concurrent_requests") > 2.0, "{record}");
+    let (ttft, itl, e2el) =
+        (number(record, "mean_ttft_ms"), number(record, "mean_itl_ms"), number(record, "mean_e2el_ms"));
+    assert!(ttft >= 20.0 && itl >= 25.0 && e2el >= ttft + itl - 1.0, "{record}");
+    // (latency - first event) / (16 tokens - 1)
+    let tpot = number(record, "mean_tpot_ms");
+    assert!((tpot - (e2el - ttft) / 15.0).abs() < 1e-6 * tpot, "{record}");
+}
+
+#[test]
+fn a_server_that_refuses_or_is_not_there_is_told() {
+    let run = bench_serve(Answer::Busy, &["--num-prompts", "2"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("status 429: queue full"), "{}", run.stderr);
+    let url = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}", listener.local_addr().expect("an address"))
+    };
+    let run = Folder::new().run(&["bench", "serve", "--url", &url]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("cannot reach") && run.stderr.contains(&url), "{}", run.stderr);
+}
