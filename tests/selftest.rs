@@ -156,8 +156,8 @@ fn one_wrong_element_is_found_in_every_op_that_writes_floats() {
     let reports = reports(&Wrong(CpuExecutor::new(1)));
     for report in &reports {
         // They write codes, bytes or bf16 alone; attention's cache and the conv's pixels are checked with the rest.
-        let floats =
-            !["sample", "accept", "nearest_code", "set_prefix"].contains(&report.op) && report.node != "decoder.conv_out";
+        let floats = !["sample", "accept", "nearest_code", "set_prefix"].contains(&report.op)
+            && report.node != "decoder.conv_out";
         assert_eq!(report.outcome.is_failure(), floats, "{report:?}");
         if let (true, Outcome::Ran { comparison, .. }) = (floats, &report.outcome) {
             assert!(comparison.worst.contains("expected"), "{comparison:?}");
