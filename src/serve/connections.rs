@@ -23,8 +23,8 @@ const CONNECTIONS: usize = 1024;
 /// How long a request's head may take to arrive, and how long a connection may lie idle.
 const HEAD: Duration = Duration::from_secs(60);
 
-/// How long replies may take to be read when all is done.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long replies may take to be packed and read when all is drawn.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Serves until a signal, and then until all that was taken is done.
 pub async fn run(

@@ -100,7 +100,7 @@ impl Folder {
     }
 }
 
-const COMMANDS: [&str; 6] = ["generate", "encode", "decode", "reconstruct", "convert", "inspect"];
+const COMMANDS: [&str; 7] = ["generate", "serve", "encode", "decode", "reconstruct", "convert", "inspect"];
 
 #[test]
 fn every_command_explains_itself_with_examples() {

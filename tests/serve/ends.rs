@@ -1,0 +1,94 @@
+//! Full queues, loading, draining.
+
+use std::io::Write;
+
+use super::client::{Reply, Server, post};
+
+#[test]
+fn a_full_queue_is_429_and_nothing_is_lost() {
+    let server = Server::with("c2i/gpt.pt", 256, &["--batch-size", "1", "--queue", "2"]);
+    let replies: Vec<Reply> = std::thread::scope(|scope| {
+        let ask = |number: usize| {
+            let body = format!(r#"{{"prompt": "{}", "n": 4, "seed": {number}}}"#, number % 10);
+            let server = &server;
+            scope.spawn(move || server.post(&body))
+        };
+        let clients: Vec<_> = (0..12).map(ask).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let well = replies.iter().filter(|reply| reply.status == 200).count();
+    let busy: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
+    assert!(well >= 3 && !busy.is_empty() && well + busy.len() == 12, "{well} and {}", busy.len());
+    for reply in busy {
+        assert_eq!(reply.error().1, "queue_full");
+        let seconds = reply.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+        assert!(seconds.is_some_and(|seconds| (1..=30).contains(&seconds)));
+        assert_eq!(reply.header("x-should-retry"), None);
+    }
+    assert_eq!(server.figure("smalti_requests_total{task=\"c2i\",status=\"ok\"}"), well as f64);
+}
+
+#[test]
+fn requests_while_loading_are_503_or_served() {
+    let server = Server::loading("c2i/gpt.pt", 64, &[]);
+    // It may be ready by now: what must not be is anything else.
+    let reply = server.post(r#"{"prompt": "5"}"#);
+    if reply.status != 200 {
+        assert_eq!(reply.error().1, "loading");
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("2")));
+    }
+}
+
+#[test]
+fn a_model_that_does_not_load_ends_the_program() {
+    let mut server = Server::loading("c2i/gpt.pt", 64, &["--batch-size", "1000000000"]);
+    assert_eq!(server.wait().code(), Some(1));
+}
+
+#[test]
+fn sigterm_finishes_what_runs() {
+    let mut server = Server::with("c2i/gpt.pt", 256, &["--batch-size", "4", "--queue", "8"]);
+    let replies: Vec<Reply> = std::thread::scope(|scope| {
+        let ask = |number: usize| {
+            let body = format!(r#"{{"prompt": "{number}", "n": 6, "stream": {}}}"#, number % 2 == 1);
+            let server = &server;
+            scope.spawn(move || server.post(&body))
+        };
+        let clients: Vec<_> = (0..8).map(ask).collect();
+        // All eight are with the engine: some drawn, some waiting.
+        while server.get("/load").json()["server_load"] != 8
+            || server.figure("smalti_requests_running") + server.figure("smalti_requests_waiting") < 8.0
+        {
+            assert!(!clients.iter().any(|client| client.is_finished()), "one was done before all had come");
+        }
+        server.signal("TERM");
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    for (number, reply) in replies.iter().enumerate() {
+        assert_eq!(reply.status, 200, "request {number}");
+        let pictures = if number % 2 == 1 {
+            reply.text().matches("event: image_generation.completed").count()
+        } else {
+            reply.json()["data"].as_array().map_or(0, Vec::len)
+        };
+        assert_eq!(pictures, 6, "request {number}");
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn while_draining_new_requests_are_503_and_a_second_signal_ends_all() {
+    let args = ["--batch-size", "1", "--max-images", "100000"];
+    let mut server = Server::with("c2i/gpt.pt", 256, &args);
+    let mut long = server.connect();
+    long.write_all(&post(br#"{"prompt": "5", "n": 100000}"#, "")).unwrap();
+    server.wait_for("smalti_requests_running", 1.0);
+    server.signal("TERM");
+    while server.get("/health").status == 200 {}
+    let reply = server.post(r#"{"prompt": "5"}"#);
+    assert_eq!((reply.error().0, reply.error().1.as_str()), (503, "draining"));
+    assert_eq!(server.get("/health").error().1, "draining");
+    server.signal("INT");
+    assert_eq!(Reply::read(&mut long).error().1, "engine_stopped");
+    assert_eq!(server.wait().code(), Some(0));
+}
