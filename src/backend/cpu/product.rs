@@ -71,7 +71,6 @@ unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, range: Range<usi
             1 => thin::<S, T, E, 1>(p, range, epilogue),
             2 => thin::<S, T, E, 2>(p, range, epilogue),
             3 => thin::<S, T, E, 3>(p, range, epilogue),
-            4 => thin::<S, T, E, 4>(p, range, epilogue),
             _ => wide::<S, T, E>(p, range, epilogue),
         }
     }
