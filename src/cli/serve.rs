@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::device::{DeviceArgs, Precision};
+use super::device::{DeviceArgs, PainterArgs, Precision};
 use super::progress::Display;
 use super::{plural, tell, wrong_option};
 use crate::Result;
 use crate::backend::Device;
 use crate::checkpoint::WeightsChoice;
 use crate::engine::{Model, ModelFiles, Session, SessionOptions};
+use crate::generate::Lookahead;
 use crate::serve::{ServeOptions, serve};
 
 /// Serve pictures over HTTP, as OpenAI's images API and as a page
@@ -45,6 +46,11 @@ pub struct Args {
     /// What the transformer's weights and cache are held as
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
+    #[command(flatten)]
+    painter: PainterArgs,
+    /// Rows of a pass per picture while few are drawn: auto, or 1 (off) and more; changes the time alone
+    #[arg(long, default_value = "auto", value_name = "W", allow_negative_numbers = true)]
+    lookahead: Lookahead,
     #[command(flatten)]
     device: DeviceArgs,
     /// Where to run the text encoder; by default where all else runs
@@ -96,9 +102,10 @@ pub fn run(args: &Args) -> Result<()> {
         text_device: args.text_device,
         threads: args.device.threads,
         precision: args.precision.elem(),
+        vq_precision: args.painter.vq_precision.map(Precision::elem),
         batch_size: args.batch_size,
         queue: args.queue,
-        ..SessionOptions::default()
+        lookahead: args.lookahead,
     };
     let options = ServeOptions {
         host: args.host,

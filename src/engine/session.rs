@@ -25,6 +25,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// What the transformer's weights and cache are held as: [`Elem::Bf16`] or [`Elem::F32`].
     pub precision: Elem,
+    /// What the VQ decoder multiplies; by default the device's own type.
+    pub vq_precision: Option<Elem>,
     /// Pictures at once; by default 8 on a CPU and 32 on a GPU, or as many as memory holds.
     pub batch_size: Option<usize>,
     /// Requests that may wait; another one is [`Error::Busy`].
@@ -40,6 +42,7 @@ impl Default for SessionOptions {
             text_device: None,
             threads: 0,
             precision: Elem::Bf16,
+            vq_precision: None,
             batch_size: None,
             queue: 64,
             lookahead: Lookahead::Auto,

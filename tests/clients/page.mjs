@@ -95,11 +95,14 @@ for (const [name, width, height] of [["desk", 1280, 860], ["phone", 390, 844]]) 
   await page.$eval("#gallery li:nth-child(3) .about button:nth-of-type(2)", button => button.focus());
   await page.keyboard.press("Enter");
   assert.equal(await page.evaluate(() => document.activeElement.id), "go");
+  const number = await page.$eval("#first_image", input => input.value);
+  assert.equal(number, "2", "a picture is its seed and its number");
   await fill(page, "seed", "12");
   await page.keyboard.down("Control");
   await page.keyboard.press("Enter");
   await page.keyboard.up("Control");
   await done(page, 4);
+  assert.match(await text(page, "#gallery li:nth-child(1) p"), /^class 7seed 12, no\. 2, temperature 0\.9$/);
   await page.focus("#gallery .frame");
   await page.keyboard.press("Enter");
   assert.equal(await page.$eval("#large", dialog => dialog.open), true);

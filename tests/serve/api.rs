@@ -60,10 +60,9 @@ fn prompts_become_pictures() {
     let reply = server.images(r#"{"prompt": "a red square", "seed": 3}"#);
     assert!(reply["usage"]["input_tokens"].as_u64().is_some_and(|tokens| tokens > 1), "{}", reply["usage"]);
     assert!(reply["timings"]["text_encode"].as_f64().is_some_and(|time| time > 0.0));
-    // The same once cleaned.
+    // The same once cleaned; the files differ, as their text has the prompt as it came.
     let again = server.images(r#"{"prompt": "A  <i>red</i> square", "seed": 3}"#);
-    assert_eq!(again["data"][0]["b64_json"], reply["data"][0]["b64_json"]);
-    assert!(reply["data"][0]["b64_json"].is_string());
+    assert!(picture(&again["data"][0]) == picture(&reply["data"][0]));
     for (body, param) in [
         (r#"{"prompt": 7}"#, "prompt"),
         (r#"{"class_label": 7}"#, "class_label"),

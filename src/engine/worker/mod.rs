@@ -26,6 +26,7 @@ use super::session::{About, SessionOptions};
 use crate::backend::Executor;
 use crate::config::{Condition, Sampling};
 use crate::generate::{self, Conditioning, Generator, Prompter};
+use crate::graph::Elem;
 use crate::{Error, Result};
 
 /// Everything that is laid out on the device, and what it is at.
@@ -87,11 +88,19 @@ impl Worker {
         model: &Model,
         options: &SessionOptions,
     ) -> Result<(Self, About)> {
+        if options.vq_precision == Some(Elem::F32) && executor.activations() == Elem::Bf16 {
+            return Err(Error::Option {
+                option: "vq-precision",
+                value: "f32".into(),
+                expected: "bf16, the CUDA kernels' type".into(),
+                hint: "--device cpu computes in f32".into(),
+            });
+        }
         let images = if executor.runs_ahead() { 32 } else { 8 };
         let layout = generate::Layout {
             image_size: model.image_size(),
             precision: options.precision,
-            vq_precision: None,
+            vq_precision: options.vq_precision,
             batch_size: options.batch_size,
             images,
             lookahead: options.lookahead,
