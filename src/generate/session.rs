@@ -41,6 +41,8 @@ pub struct Session {
     /// How wide windows are, and how long until that is thought over.
     pace: Pace,
     guess: Guess,
+    /// Tokens that were drawn and that [`Session::advance`] has not told of.
+    untold: usize,
 }
 
 /// A picture that is done.
@@ -80,6 +82,7 @@ impl Session {
             runs_ahead,
             pace: Pace::new(runs_ahead),
             guess: Guess::default(),
+            untold: 0,
             gpt,
         })
     }
@@ -145,6 +148,7 @@ impl Session {
     /// Drops all pictures in flight.
     pub fn clear(&mut self) {
         self.places.fill(None);
+        self.untold = 0;
         self.stale = true;
     }
 
@@ -181,11 +185,15 @@ impl Session {
         if self.prefixes.is_some() {
             let begun = self.begin_texts()?;
             if begun > 0 {
-                return Ok(begun);
+                return Ok(begun + std::mem::take(&mut self.untold));
             }
         }
         if self.stale {
             self.write_tables()?;
+        }
+        if self.draws.is_empty() {
+            // The passes that were under way have drawn all that there was to draw.
+            return Ok(std::mem::take(&mut self.untold));
         }
         let window = self.pace.window();
         let passes = |picture: &Picture| (picture.stretch_end(self.tokens) - picture.token).div_ceil(window);
@@ -196,9 +204,12 @@ impl Session {
         let started = Instant::now();
         self.plan.replay(phase, extent, passes)?;
         self.pace.replayed(passes, started);
-        let drawn = if window == 1 { self.step_on(passes) } else { self.follow()? };
+        match window {
+            1 => self.step_on(passes),
+            _ => self.follow()?,
+        }
         self.stale |= self.pace.left() == 0;
-        Ok(drawn)
+        Ok(std::mem::take(&mut self.untold))
     }
 
     /// The codes that a picture in flight has by now, in raster order, for previews; none when no picture has the
@@ -285,7 +296,7 @@ impl Session {
     fn write_tables(&mut self) -> Result<()> {
         self.count()?;
         let rows: usize = self.unfinished().map(|picture| if picture.guided() { 2 } else { 1 }).sum();
-        let widest = self.gpt.lookahead.map_or(1, |_| (self.shape.rows / rows).min(self.tokens));
+        let widest = self.gpt.lookahead.map_or(1, |_| (self.shape.rows / rows.max(1)).min(self.tokens));
         let window = self.pace.begin(rows, widest);
         self.rows.clear();
         self.draws.clear();
@@ -320,28 +331,27 @@ impl Session {
         Ok(())
     }
 
-    /// The pictures in the tables after steps of one token each; returns how many tokens these drew.
-    fn step_on(&mut self, steps: usize) -> usize {
+    /// Moves the pictures in the tables on by steps of one token each.
+    fn step_on(&mut self, steps: usize) {
         for picture in self.places.iter_mut().flatten().filter(|picture| picture.token < self.tokens) {
             picture.token += steps;
             self.stale |= picture.token == self.tokens || picture.token == picture.request.sampling.guided_tokens;
         }
-        steps * self.draws.len()
+        self.untold += steps * self.draws.len();
     }
 
-    /// Looks up how far windows have come; returns how many tokens were drawn since the last look.
-    fn follow(&mut self) -> Result<usize> {
+    /// Looks up how far windows have come.
+    fn follow(&mut self) -> Result<()> {
         let mut sure = vec![0u32; self.places.len()];
         self.plan.peek_bytes(self.windows().sure, 0, bytemuck::cast_slice_mut(&mut sure))?;
-        let mut drawn = 0;
         for (picture, &sure) in self.places.iter_mut().zip(&sure) {
             let Some(picture) = picture.as_mut().filter(|picture| picture.rows.is_some()) else { continue };
             let (before, end) = (picture.token, picture.stretch_end(self.tokens));
             picture.token = sure as usize;
-            drawn += picture.token - before;
+            self.untold += picture.token - before;
             self.stale |= picture.token >= end && before < end;
         }
-        Ok(drawn)
+        Ok(())
     }
 
     /// Waits for the passes under way, counts what they have brought, and takes over what windows have guessed.

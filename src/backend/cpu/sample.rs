@@ -77,29 +77,37 @@ kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
 #[inline(always)]
 #[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {
-    let (mut best, mut code) = (f32::NEG_INFINITY, NO_CODE);
+    let mut best = (f32::NEG_INFINITY, NO_CODE);
     // Noise is made for sixteen kept codes at a time, in ascending order.
     let mut codes = [0u32; LANES];
     let mut count = 0;
-    let mut flush = |codes: &[u32; LANES], count: usize| {
-        let noise = if draw.greedy == 1 { [0.0; LANES] } else { noise_of(codes, draw) };
-        for (&v, noise) in codes.iter().zip(noise).take(count) {
-            let score = z[v as usize] + noise;
-            if score > best {
-                (best, code) = (score, v);
-            }
-        }
-    };
-    for (v, &z) in z.iter().enumerate() {
+    for (v, &score) in z.iter().enumerate() {
         codes[count] = v as u32;
-        count += usize::from(z >= keep);
+        count += usize::from(score >= keep);
         if count == LANES {
-            flush(&codes, count);
+            best = better(best, z, &codes, draw);
             count = 0;
         }
     }
-    flush(&codes, count);
-    code
+    better(best, z, &codes[..count], draw).1
+}
+
+/// The better of the best so far, score and code, and the best of up to sixteen codes.
+///
+/// A function, and loops rather than closures in it: these would be compiled without the instructions that the
+/// processor has.
+#[inline(always)]
+fn better(mut best: (f32, u32), z: &[f32], codes: &[u32], draw: &Draw) -> (f32, u32) {
+    let mut padded = [0u32; LANES];
+    padded[..codes.len()].copy_from_slice(codes);
+    let noise = if draw.greedy == 1 { [0.0; LANES] } else { noise_of(&padded, draw) };
+    for (&v, noise) in codes.iter().zip(noise) {
+        let score = z[v as usize] + noise;
+        if score > best.0 {
+            best = (score, v);
+        }
+    }
+    best
 }
 
 /// `gumbel` of sixteen codes, written so that it vectorizes.
@@ -112,5 +120,9 @@ fn noise_of(codes: &[u32; LANES], draw: &Draw) -> [f32; LANES] {
         let (low, high) = if code % 2 == 0 { (words[0], words[2]) } else { (words[1], words[3]) };
         *bits = if code % 4 < 2 { low } else { high };
     }
-    bits.map(gumbel_of)
+    let mut noise = [0.0; LANES];
+    for (noise, bits) in noise.iter_mut().zip(bits) {
+        *noise = gumbel_of(bits);
+    }
+    noise
 }
