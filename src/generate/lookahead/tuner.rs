@@ -3,11 +3,11 @@
 //! Tokens per second of a window W are tokens per pass, from the share of right guesses at each position, over the
 //! time of a pass, by its number of rows. Both are measured while pictures are drawn, in legs of a few passes of one
 //! W: first with 1, 2 and 1 again, then with the next wider window for as long as it promises more than all narrower
-//! ones. From then on long legs of the best, and now and then a short one of the second best, as the machine and the
-//! pictures change: as often as what such a leg loses is a hundredth of the time.
+//! ones. From then on long legs of the best, and now and then a short one of the second best and of 1 in turn, as the
+//! machine and the pictures change: as often as what such a leg loses is a hundredth of the time.
 //!
-//! Other programs make passes slower, never faster. So of two measurements the lower one counts, and what makes long
-//! legs slower is taken to make all passes slower.
+//! Other programs make passes slower, never faster. So of two measurements the lower one counts, fewer rows are never
+//! taken to be slower than more, and what makes long legs slower is taken to make all passes slower.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ const LONG: usize = 32;
 /// Legs of one token at a time before it is left: one of them may fall into a bad moment.
 const TRIES: usize = 2;
 
-/// Share of the time that may be lost by trying the second best.
+/// Share of the time that may be lost by trying others than the best.
 const BUDGET: f64 = 0.01;
 
 /// Windows after which what was seen of guesses counts half.
@@ -41,8 +41,9 @@ pub struct Tuner {
     odds: Vec<Odds>,
     /// Rows of the last leg's passes; 0 before the first.
     last_rows: usize,
-    /// Seconds since the second best was tried.
+    /// Seconds since another than the best was tried, and whether that was the second best.
     settled: f64,
+    second_tried: bool,
 }
 
 /// How often guesses at a position of the window were reached, and right; older ones count less.
@@ -69,9 +70,12 @@ impl Tuner {
         let at_least = |accepted: usize| leg.runs[accepted - 1..].iter().map(|&count| f64::from(count)).sum::<f64>();
         self.odds.resize(self.odds.len().max(leg.window - 1), Odds::default());
         let kept = 0.5f64.powf(at_least(1) / HALF_LIFE);
-        for (position, odds) in (1..leg.window).zip(&mut self.odds) {
-            odds.reached = kept * odds.reached + at_least(position);
-            odds.right = kept * odds.right + at_least(position + 1);
+        for (position, odds) in (1..).zip(&mut self.odds) {
+            let (reached, right) = match position < leg.window {
+                true => (at_least(position), at_least(position + 1)),
+                false => (0.0, 0.0),
+            };
+            *odds = Odds { reached: kept * odds.reached + reached, right: kept * odds.right + right };
         }
         let last_rows = std::mem::replace(&mut self.last_rows, leg.rows);
         if last_rows == 0 {
@@ -81,19 +85,17 @@ impl Tuner {
         self.settled += leg.seconds;
         self.tries += usize::from(leg.window == 1);
         let measured = leg.seconds / leg.passes as f64;
-        let Some(cost) = self.costs.get_mut(&leg.rows) else {
-            self.costs.insert(leg.rows, measured);
-            return;
-        };
+        let cost = self.costs.entry(leg.rows).or_insert(measured);
         // One hiccup of the machine is not to decide.
         let change = (measured / *cost).clamp(0.5, 2.0) - 1.0;
         if last_rows == leg.rows {
-            // What makes these passes slower than before makes all passes slower.
             let weight = leg.passes as f64 / (leg.passes + LONG) as f64;
             self.costs.values_mut().for_each(|cost| *cost *= 1.0 + weight * change);
         } else {
             *cost *= 1.0 + if change < 0.0 { change } else { change / 4.0 };
         }
+        let most = self.costs[&leg.rows];
+        self.costs.range_mut(..leg.rows).for_each(|(_, cost)| *cost = cost.min(most));
     }
 
     /// Chooses the next leg: its window, up to `widest`, and its passes. `rows` are a pass's for a window of 1.
@@ -111,16 +113,17 @@ impl Tuner {
         let reach = windows.iter().rposition(|&window| tried(window)).map_or(0, |last| last + 2);
         let mut promising = windows[..reach.min(windows.len())].to_vec();
         promising.sort_by(|&a, &b| self.promise(b, rows).total_cmp(&self.promise(a, rows)));
-        let (best, second) = (promising[0], promising[1]);
+        let best = promising[0];
         if !tried(best) {
             return (best, SHORT);
         }
+        let other = if self.second_tried && best != 1 { 1 } else { promising[1] };
         let cost = self.cost(rows * best);
-        let lost = self.cost(rows * second) - self.tokens(second) / self.tokens(best) * cost;
+        let lost = self.cost(rows * other) - self.tokens(other) / self.tokens(best) * cost;
         // Not before a long leg, even where nothing is lost.
         if (SHORT as f64 * lost).max(BUDGET * LONG as f64 * cost) <= BUDGET * self.settled {
-            self.settled = 0.0;
-            return (second, SHORT);
+            (self.settled, self.second_tried) = (0.0, !self.second_tried);
+            return (other, SHORT);
         }
         (best, LONG)
     }
@@ -205,9 +208,9 @@ mod tests {
         let mut tuner = Tuner::default();
         let (first, _) = draw(&mut tuner, 256, 0.6, processor);
         let (second, window) = draw(&mut tuner, 256, 0.6, processor);
-        // Windows of 3 take 256 / 1.96 passes.
+        // Windows of 3 take 256 / 1.96 passes of 1.1, and those of 4 256 / 2.18 of 1.2.
         assert!(first < 0.75 * 256.0 && second < 0.6 * 256.0, "{first} and {second} instead of 256");
-        assert_eq!(window, 3);
+        assert!(matches!(window, 3 | 4), "{window}");
         // Where rows cost nothing, as many as there may be.
         assert_eq!(draw(&mut Tuner::default(), 2048, 0.8, |_| 1.0).1, 16);
     }
@@ -225,9 +228,20 @@ mod tests {
     #[test]
     fn what_changes_is_seen() {
         let mut tuner = Tuner::default();
-        assert_eq!(draw(&mut tuner, 1024, 0.6, processor).1, 3);
+        assert!(matches!(draw(&mut tuner, 1024, 0.6, processor).1, 3 | 4));
         assert_eq!(draw(&mut tuner, 4096, 0.0, |rows| 1.5 * processor(rows)).1, 1, "guesses are wrong now");
-        assert_eq!(draw(&mut tuner, 4096, 0.6, processor).1, 3, "and right again");
+        assert!(matches!(draw(&mut tuner, 4096, 0.6, processor).1, 3 | 4), "and right again");
+    }
+
+    /// One token at a time was measured while other programs had the processor.
+    #[test]
+    fn a_bad_beginning_is_made_up_for() {
+        let mut tuner = Tuner::default();
+        for (window, cost) in [(1, 9.0), (1, 9.0), (2, 3.0), (1, 8.0), (3, 4.0)] {
+            let runs = [8, 2, 0];
+            tuner.learn(&Leg { window, rows: 2 * window, passes: 10, seconds: 10.0 * cost, runs: &runs[..window] });
+        }
+        assert_eq!(draw(&mut tuner, 1024, 0.2, |rows| rows as f64 / 2.0).1, 1);
     }
 
     #[test]
