@@ -118,7 +118,6 @@ for (const [name, width, height] of [["desk", 1280, 860], ["phone", 390, 844]]) 
   await page.waitForFunction(() => document.querySelector("#told").textContent === "stopped");
   await fill(page, "n", "1");
   await fill(page, "class", "boat");
-  await page.setRequestInterception(false);
   page.removeAllListeners("console");
   await page.click("#go");
   await page.waitForSelector("#told.wrong");
