@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
 use crate::cli::progress::Display;
 use crate::cli::{check_image_size, wrong_option};
-use crate::config::{GenerationOptions, GptConfig, Sampling, VqConfig};
+use crate::config::{GenerationOptions, GptConfig, Preset, Sampling, VqConfig};
 use crate::generate::{Layout, Lookahead, Model};
 use crate::graph::Elem;
 
@@ -144,13 +144,14 @@ impl Subject {
     /// A line for people.
     pub fn title(&self) -> String {
         let about = self.about(1);
+        let model = Preset::named(&about.model).map_or(about.model, |preset| format!("GPT-{}", preset.name));
         let guidance = match self.sampling.cfg_scale {
             Some(scale) => format!("guidance {scale}"),
             None => "no guidance".into(),
         };
         format!(
             "{} {}, VQ in {}, {} px, {guidance}, {}",
-            about.model, about.dtype, about.vq_dtype, about.image_size, about.device
+            model, about.dtype, about.vq_dtype, about.image_size, about.device
         )
     }
 }
