@@ -14,6 +14,7 @@ mkdirSync(screenshots, { recursive: true });
 async function serve(...args) {
   const server = spawn(program, ["serve", "--port", "0", "--device", "cpu", "--quiet", "--image-size", "256",
     "--vq-ckpt", `${golden}/vq16/vq.pt`, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+  process.on("exit", () => server.kill());
   const [address] = await Promise.race([
     createInterface({ input: server.stdout })[Symbol.asyncIterator]().next().then(line => [line.value]),
     new Promise((_, fail) => server.once("exit", code => fail(new Error(`it ended with ${code}`)))),
@@ -48,6 +49,19 @@ async function open(address, width, height) {
 const done = (page, count) =>
   page.waitForFunction(count => document.querySelectorAll("#gallery a[download]").length === count,
     { timeout: 120_000 }, count);
+// Notes what the gallery shows from now on, at every change of it.
+const watch = page => page.evaluate(() => {
+  const seen = window.seen = { veil: false, row: false, preview: false };
+  const look = () => {
+    seen.veil ||= document.querySelector("#gallery .veil") !== null;
+    seen.row ||= [...document.querySelectorAll(".about")].some(about => /^row \d+ of 16$/m.test(about.innerText));
+    seen.preview ||= document.querySelector("#gallery li:has(.veil) img[src]") !== null;
+  };
+  new MutationObserver(look).observe(document.querySelector("#gallery"),
+    { subtree: true, childList: true, attributes: true, characterData: true });
+});
+// A stream's events come one after the other, whatever the machine.
+const SLOW = { download: 400_000, upload: 400_000, latency: 0 };
 const fill = (page, id, value) =>
   page.$eval(`#${id}`, (input, value) => { input.value = value; input.dispatchEvent(new Event("input")); }, value);
 const text = (page, selector) => page.$eval(selector, element => element.textContent);
@@ -63,14 +77,15 @@ for (const [name, width, height] of [["desk", 1280, 860], ["phone", 390, 844]]) 
   await fill(page, "seed", "11");
   await page.click("summary");
   await fill(page, "temperature", "0.9");
+  await watch(page);
+  await page.emulateNetworkConditions(SLOW);
   await page.click("#go");
-  // Rows are told, and a preview is there before its picture is done.
-  await page.waitForSelector("#gallery .veil", { timeout: 120_000 });
-  await page.waitForFunction(() => /^row \d+ of 16$/m.test([...document.querySelectorAll(".about")]
-    .map(about => about.textContent).join("\n")), { timeout: 120_000 });
-  await page.waitForFunction(() => document.querySelector("#gallery li:has(.veil) img[src]"), { timeout: 120_000 });
+  await page.waitForSelector("#gallery li", { timeout: 120_000 });
   await page.screenshot({ path: `${screenshots}/${name}-drawing.png` });
   await done(page, 3);
+  await page.emulateNetworkConditions(null);
+  // Rows were told, and previews were there before their pictures were done.
+  assert.deepEqual(await page.evaluate(() => window.seen), { veil: true, row: true, preview: true });
   assert.match(await text(page, "#told"), /^3 pictures in \d+\.\d\d s$/);
   assert.match(await text(page, "#gallery li:nth-child(2) p"), /^class 7seed 11, no\. 1, temperature 0\.9$/);
   assert.equal(await page.$$eval("#gallery img", images => images.filter(image => image.naturalWidth === 256).length), 3);
@@ -112,10 +127,12 @@ for (const [name, width, height] of [["desk", 1280, 860], ["phone", 390, 844]]) 
 
   // Stopped in the middle, and a class that is none.
   await fill(page, "n", "10");
+  await page.emulateNetworkConditions(SLOW);
   await page.click("#go");
   await page.waitForSelector("#gallery .veil");
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => document.querySelector("#told").textContent === "stopped");
+  await page.emulateNetworkConditions(null);
   await fill(page, "n", "1");
   await fill(page, "class", "boat");
   page.removeAllListeners("console");
