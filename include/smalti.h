@@ -66,13 +66,13 @@ typedef struct smalti_engine smalti_engine;
 // Pictures that were asked for.
 typedef struct smalti_request smalti_request;
 
-// What an engine is made of. Null pointers and zeros stand for the defaults.
+// What an engine is made of. Null pointers and zeros stand for the defaults, where there are any.
 typedef struct smalti_engine_options {
   // The size of this struct in the caller's header.
   size_t struct_size;
-  // The transformer's checkpoint; null for the demo model that is built in.
+  // The transformer's checkpoint.
   const char *gpt_path;
-  // The VQ model's checkpoint; null for the demo model.
+  // The VQ model's checkpoint.
   const char *vq_path;
   // A text model's encoder: a Hugging Face T5 folder.
   const char *t5_path;
@@ -80,8 +80,6 @@ typedef struct smalti_engine_options {
   const char *device;
   // Where the text encoder runs; null for where all else does.
   const char *text_device;
-  // Of the demo model: 0 for the half that takes prompts, 1 for the one that takes classes.
-  uint32_t demo_classes;
   // What weights are held as: 0 for bf16, 1 for f32.
   uint32_t f32;
   // CPU threads; 0 for one per core.

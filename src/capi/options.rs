@@ -5,15 +5,15 @@ use std::ffi::{c_char, c_void};
 use super::read::{Extensible, write_defaults};
 use super::status::{Status, guard};
 
-/// What an engine is made of. Null pointers and zeros stand for the defaults.
+/// What an engine is made of. Null pointers and zeros stand for the defaults, where there are any.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct EngineOptions {
     /// The size of this struct in the caller's header.
     pub struct_size: usize,
-    /// The transformer's checkpoint; null for the demo model that is built in.
+    /// The transformer's checkpoint.
     pub gpt_path: *const c_char,
-    /// The VQ model's checkpoint; null for the demo model.
+    /// The VQ model's checkpoint.
     pub vq_path: *const c_char,
     /// A text model's encoder: a Hugging Face T5 folder.
     pub t5_path: *const c_char,
@@ -21,8 +21,6 @@ pub struct EngineOptions {
     pub device: *const c_char,
     /// Where the text encoder runs; null for where all else does.
     pub text_device: *const c_char,
-    /// Of the demo model: 0 for the half that takes prompts, 1 for the one that takes classes.
-    pub demo_classes: u32,
     /// What weights are held as: 0 for bf16, 1 for f32.
     pub f32: u32,
     /// CPU threads; 0 for one per core.
@@ -138,7 +136,6 @@ unsafe impl Extensible for EngineOptions {
             t5_path: none,
             device: none,
             text_device: none,
-            demo_classes: 0,
             f32: 0,
             threads: 0,
             image_size: 0,

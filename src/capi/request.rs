@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::slice;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, session};
@@ -122,6 +122,8 @@ unsafe fn submit(session: &Session, options: &RequestOptions) -> Result<Job, Fai
         greedy: options.greedy != 0,
         seed: options.seed,
     };
+    // Before anything is made for each picture.
+    asked.check()?;
     let images = asked.images();
     let output = output(options, images, session.model().image_size())?;
     let of = session.model().latent_size();
@@ -130,7 +132,8 @@ unsafe fn submit(session: &Session, options: &RequestOptions) -> Result<Job, Fai
         State { rows: vec![0; images], images: (0..images).map(|_| None).collect(), end: None, delivered: false };
     let outcome = Arc::new(Outcome { state: Mutex::new(state), changed: Condvar::new() });
     let told = outcome.clone();
-    let canceller = Arc::new(Mutex::new(None::<Canceller>));
+    // Known when the request was submitted; a refusal before that ends it at the next event.
+    let canceller = Arc::new(OnceLock::<Canceller>::new());
     let own = canceller.clone();
     let mut refused = false;
     let receive = move |event| {
@@ -139,8 +142,7 @@ unsafe fn submit(session: &Session, options: &RequestOptions) -> Result<Job, Fai
             Event::Rows { index, rows } => {
                 told.lock().rows[index] = rows as u32;
                 refused |= !callback.call(index, rows, of);
-                let canceller = own.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(canceller) = canceller.as_ref().filter(|_| refused) {
+                if let Some(canceller) = own.get().filter(|_| refused) {
                     canceller.cancel();
                 }
             }
@@ -160,9 +162,9 @@ unsafe fn submit(session: &Session, options: &RequestOptions) -> Result<Job, Fai
             _ => {}
         }
     };
-    let own = session.submit_to(asked, receive)?;
-    *canceller.lock().unwrap_or_else(PoisonError::into_inner) = Some(own.clone());
-    Ok(Job { canceller: own, outcome, output, latent_size: of })
+    let submitted = session.submit_to(asked, receive)?;
+    let canceller = canceller.get_or_init(|| submitted).clone();
+    Ok(Job { canceller, outcome, output, latent_size: of })
 }
 
 /// # Safety

@@ -66,6 +66,22 @@ impl Request {
     pub fn images(&self) -> usize {
         self.subjects.len().saturating_mul(self.count)
     }
+
+    /// Finds out what can be found out without a session: how many pictures, and that all have numbers.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |option, value: usize, expected: String| {
+            Err(Error::Option { option, value: value.to_string(), expected, hint: String::new() })
+        };
+        let images = self.images();
+        if !(1..=MOST_IMAGES).contains(&images) {
+            return wrong("count", self.count, format!("1 to {MOST_IMAGES} pictures in all"));
+        }
+        if self.first_image.checked_add(images as u64).is_none() {
+            let expected = format!("room for the numbers of {images} pictures");
+            return wrong("first-image", self.first_image as usize, expected);
+        }
+        Ok(())
+    }
 }
 
 /// A picture that is done.
@@ -128,22 +144,6 @@ pub struct Timings {
     pub total: Duration,
     /// Its pictures and previews through the VQ decoder.
     pub painting: Duration,
-}
-
-/// What has to be found out before a request is taken.
-pub(super) fn check(request: &Request) -> Result<()> {
-    let wrong = |option, value: usize, expected: String| {
-        Err(Error::Option { option, value: value.to_string(), expected, hint: String::new() })
-    };
-    let images = request.images();
-    if !(1..=MOST_IMAGES).contains(&images) {
-        return wrong("count", request.count, format!("1 to {MOST_IMAGES} pictures in all"));
-    }
-    if request.first_image.checked_add(images as u64).is_none() {
-        let expected = format!("room for the numbers of {images} pictures");
-        return wrong("first-image", request.first_image as usize, expected);
-    }
-    Ok(())
 }
 
 /// More pictures in one request are a slip of the finger.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use super::job::{Canceller, Job, Reply};
 use super::model::Model;
 use super::queue::{Queue, State, Stats, Waiting};
-use super::request::{Event, Image, Request, Subject, check};
+use super::request::{Event, Image, Request, Subject};
 use super::worker::Worker;
 use crate::backend::{Device, Executor};
 use crate::config::Condition;
@@ -180,7 +180,7 @@ impl Session {
     /// Submits a request whose events are handed to `receiver`, on the engine's thread: it must not take long, as
     /// nothing is drawn meanwhile. One that panics gets no further events, and its request is cancelled.
     pub fn submit_to(&self, request: Request, receiver: impl FnMut(Event) + Send + 'static) -> Result<Canceller> {
-        check(&request)?;
+        request.check()?;
         let config = &self.model.parts().gpt_config;
         request.subjects.iter().try_for_each(|subject| self.check(subject))?;
         let sampling = self.model.options(&request.options).validate(config.vocab_size)?;

@@ -183,6 +183,8 @@ static void refuses_what_is_wrong(smalti_engine *engine) {
   options = request_for(&one, 1);
   options.count = 0;
   CHECK(smalti_submit(engine, &options, &request) == SMALTI_STATUS_INVALID_ARGUMENT);
+  options.count = UINT32_MAX;
+  CHECK(smalti_submit(engine, &options, &request) == SMALTI_STATUS_INVALID_ARGUMENT);
   uint8_t little[16];
   options = request_for(&one, 1);
   options.output = little;

@@ -12,7 +12,7 @@ class EngineOptions(c.Structure):
     _fields_ = [
         ("struct_size", c.c_size_t),
         *((name, c.c_char_p) for name in ("gpt_path", "vq_path", "t5_path", "device", "text_device")),
-        *((name, c.c_uint32) for name in ("demo_classes", "f32", "threads", "image_size", "n_head", "batch_size", "queue")),
+        *((name, c.c_uint32) for name in ("f32", "threads", "image_size", "n_head", "batch_size", "queue")),
     ]
 
 

@@ -44,6 +44,8 @@ pub(super) struct Worker {
     next_ticket: u64,
     /// Steps of the next round.
     steps: usize,
+    /// Up to when the busy time is counted.
+    since: Instant,
     stats: Stats,
 }
 
@@ -132,6 +134,7 @@ impl Worker {
             drawn: VecDeque::new(),
             next_ticket: 0,
             steps: 1,
+            since: Instant::now(),
             stats: Stats { places, ..Stats::default() },
         };
         worker.queue.tell(&worker.stats);
@@ -147,10 +150,11 @@ impl Worker {
                 self.end(&reason);
                 return Ok(());
             }
-            let started = Instant::now();
-            self.leave(started);
+            self.since = Instant::now();
+            self.leave(self.since);
             self.admit();
             if self.active.is_empty() {
+                self.tell();
                 if state == State::Draining && self.queue.stats().waiting == 0 {
                     return Ok(());
                 }
@@ -161,11 +165,18 @@ impl Worker {
             self.look()?;
             self.paint_next()?;
             self.collect()?;
-            self.stats.busy += started.elapsed();
-            self.stats.running = self.active.len();
-            self.stats.places_taken = self.in_flight.len();
-            self.queue.tell(&self.stats);
+            self.tell();
         }
+    }
+
+    /// Tells the figures as they are now.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        self.stats.busy += now - self.since;
+        self.since = now;
+        self.stats.running = self.active.len();
+        self.stats.places_taken = self.in_flight.len();
+        self.queue.tell(&self.stats);
     }
 
     /// Ends all requests that were begun.
@@ -201,9 +212,7 @@ impl Worker {
         if let Some(at) = self.active.iter().position(|active| active.number == number) {
             // Whoever is told may look at the figures.
             let active = self.active.remove(at);
-            self.stats.running = self.active.len();
-            self.stats.places_taken = self.in_flight.len();
-            self.queue.tell(&self.stats);
+            self.tell();
             active.reply.done(result);
         }
     }
@@ -224,7 +233,6 @@ impl Worker {
             if encoded {
                 timings.encoding = started.elapsed();
                 self.stats.encoding += timings.encoding;
-                self.stats.busy += timings.encoding;
             }
             match conditions {
                 Ok(conditions) => {
