@@ -22,7 +22,7 @@ class GPTConfig:
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
     initializer_range: float = 0.02
-    token_dropout_p: float = 0.1
+    token_dropout_p: float = 0.0
     resid_dropout_p: float = 0.0
     ffn_dropout_p: float = 0.0
     class_dropout_prob: float = 0.1

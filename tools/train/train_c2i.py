@@ -28,6 +28,7 @@ ENCODE_AT_ONCE = {"cpu": 32, "cuda": 256}
 
 def encoder(world: World, vq: VQModel, px: int) -> Callable[[Scenes], Tensor]:
     """Scenes to codes (B, N) int16, row by row."""
+    world.fuse(vq.encoder)
 
     @torch.no_grad()
     def encode(scenes: Scenes) -> Tensor:
@@ -55,12 +56,12 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     draws = Draws(world, world.seed + 0xC21, ("class",), recipe.chunk, stage.drawn)
     pool = Pool(draws, lambda s: (encode(s), s.kind[:, 0].to(world.device)), recipe, capacity=256)
     n = world.local(recipe.batch)
-    loss_of = world.fused(model)
+    world.fuse(model)
 
     def step() -> dict[str, Tensor]:
         codes, label = pool.batch(n)
         with world.autocast():
-            loss = loss_of(codes.long(), label)
+            loss = model(codes.long(), label)
         stage.update("optimizer", loss, "gpt")
         return {"loss": loss}
 

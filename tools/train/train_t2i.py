@@ -80,13 +80,13 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     )
     pool = Pool(draws, make, recipe, capacity=256)
     n = world.local(recipe.batch)
-    loss_of = world.fused(model)
+    world.fuse(model)
 
     def step() -> dict[str, Tensor]:
         codes, ids = pool.batch(n)
         with world.autocast():
             features, mask = caption_features(t5, ids.long())
-            loss = loss_of(codes.long(), features, mask)
+            loss = model(codes.long(), features, mask)
         stage.update("optimizer", loss, "gpt", "t5")
         return {"loss": loss}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 import torch
@@ -41,9 +41,11 @@ class World:
         enabled = self.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def fused(self, module: nn.Module) -> Callable[..., Tensor]:
-        """The module as one fused program, where there is a compiler to make it (on a CPU 1.4 times as fast)."""
-        return torch.compile(module) if self.device.type == "cuda" or shutil.which("g++") else module
+    def fuse(self, *modules: nn.Module) -> None:
+        """Compiles the modules in place, where there is a compiler (on a CPU 1.4 times as fast)."""
+        if self.device.type == "cuda" or shutil.which("g++"):
+            for module in modules:
+                module.compile(dynamic=False)
 
     @property
     def layout(self) -> torch.memory_format:
