@@ -19,7 +19,7 @@
 #define SMALTI_ABI_MAJOR 1
 
 // Grows with every addition.
-#define SMALTI_ABI_MINOR 0
+#define SMALTI_ABI_MINOR 1
 
 // How a call ended. Negative numbers are failures; numbers keep their meaning for ever.
 enum smalti_status
@@ -92,6 +92,9 @@ typedef struct smalti_engine_options {
   uint32_t batch_size;
   // Requests that may wait; 0 for 64.
   uint32_t queue;
+  // Rows of a pass per picture while few are drawn; 0 to let the engine choose, 1 for a token after the other.
+  // Changes the time alone.
+  uint32_t lookahead;
 } smalti_engine_options;
 
 // Called on the engine's thread whenever a picture has further rows, with its place in the request, its rows so far

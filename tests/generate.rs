@@ -1,15 +1,18 @@
 //! Sessions beyond the golden cases: several plans of one checkpoint alive, damaged weights; and which texts stay encoded.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::late::Late;
+use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
-use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig, T5Config};
 use smalti::generate::{Conditioning, Prompter, Request, Session, generate, generate_each};
-use smalti::graph::{Elem, Graph};
+use smalti::graph::Elem;
 use smalti::models::GptShape;
 use smalti::{Error, Result};
 
@@ -45,31 +48,6 @@ fn plans_of_two_sizes_live_side_by_side() {
     assert_eq!(codes(&mut first, &options).expect("codes"), small);
 }
 
-/// The CPU, said to run ahead as a GPU does.
-struct Ahead(CpuExecutor);
-
-impl Executor for Ahead {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn activations(&self) -> Elem {
-        self.0.activations()
-    }
-
-    fn free_memory(&self) -> u64 {
-        self.0.free_memory()
-    }
-
-    fn runs_ahead(&self) -> bool {
-        true
-    }
-
-    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
-        self.0.plan(graph, checkpoint)
-    }
-}
-
 #[test]
 fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
     let model = open();
@@ -90,7 +68,7 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
         looks.push((progress.tokens_done, progress.images_done));
         true
     };
-    generate_each(&mut session(&Ahead(CpuExecutor::new(1)), &model, 6), &requests, take, look).expect("codes");
+    generate_each(&mut session(&Late(CpuExecutor::new(1)), &model, 6), &requests, take, look).expect("codes");
     taken.sort_unstable();
     let codes: Vec<Vec<u32>> = taken.iter().map(|(_, codes)| codes.clone()).collect();
     assert_eq!(codes, expected);

@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use common::cuda_executors;
+use common::late::Late;
 use smalti::Error;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
@@ -18,7 +18,7 @@ use smalti::generate::{
     Conditioning, Generator, Lookahead, Passes, Request, Session, TextFeatures, generate, requests,
 };
 use smalti::graph::ops::Guess;
-use smalti::graph::{BufferId, Elem, Extent, Graph, PhaseId};
+use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 
 const WINDOWS: [usize; 5] = [2, 4, 8, 16, 32];
@@ -266,80 +266,6 @@ fn the_kernels_codes_do_not_depend_on_the_window() {
         let model = Model::golden("c2i", 4).forgetful();
         let found = model.check(executor.as_ref(), Elem::Bf16, &settings[5], (&[2], &[8]));
         assert!(found[0] > 1.5, "{device}: {found:?} tokens a pass");
-    }
-}
-
-/// A device that runs ahead: it begins a replay when two more are enqueued, or when somebody waits.
-struct Late(CpuExecutor);
-
-struct LatePlan {
-    plan: Box<dyn Plan>,
-    enqueued: VecDeque<(PhaseId, Extent, usize)>,
-}
-
-impl Executor for Late {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn activations(&self) -> Elem {
-        self.0.activations()
-    }
-
-    fn free_memory(&self) -> u64 {
-        self.0.free_memory()
-    }
-
-    fn runs_ahead(&self) -> bool {
-        true
-    }
-
-    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>, Error> {
-        Ok(Box::new(LatePlan { plan: self.0.plan(graph, checkpoint)?, enqueued: VecDeque::new() }))
-    }
-}
-
-impl LatePlan {
-    fn run_down_to(&mut self, left: usize) -> Result<(), Error> {
-        while self.enqueued.len() > left {
-            let (phase, extent, times) = self.enqueued.pop_front().expect("there are more");
-            self.plan.replay(phase, extent, times)?;
-        }
-        Ok(())
-    }
-}
-
-impl Plan for LatePlan {
-    fn graph(&self) -> &Graph {
-        self.plan.graph()
-    }
-
-    fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<(), Error> {
-        self.wait()?;
-        self.plan.run_nodes(phase, nodes, extent)
-    }
-
-    fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<(), Error> {
-        self.enqueued.push_back((phase, extent, times));
-        self.run_down_to(2)
-    }
-
-    fn wait(&mut self) -> Result<(), Error> {
-        self.run_down_to(0)
-    }
-
-    fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<(), Error> {
-        self.wait()?;
-        self.plan.write_bytes(buffer, offset_bytes, bytes)
-    }
-
-    fn read_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        self.wait()?;
-        self.plan.read_bytes(buffer, offset_bytes, bytes)
-    }
-
-    fn peek_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        self.plan.peek_bytes(buffer, offset_bytes, bytes)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{About, Floor, Latency, LatencyRecord, Meter, PeakMemory, Rates};
+use super::{About, Floor, Latency, LatencyRecord, Meter, PeakMemory, Rates, Spread};
 use crate::Result;
 use crate::backend::Executor;
 use crate::checkpoint::{self, DType, Entry};
 use crate::config::{Condition, GptConfig, Preset, Sampling, VqConfig};
-use crate::generate::{Conditioning, Generator, Layout, Model, Passes, Request, requests};
+use crate::generate::{Conditioning, Generator, Layout, Lookahead, Model, Passes, Request, requests};
 use crate::graph::{Cost, Elem, Extent, Load};
 use crate::models::{GptGraph, GptShape};
 
@@ -34,6 +34,7 @@ pub struct GenerationBench {
     /// Bytes and FLOPs of a pass with one row per sequence, the average over the picture.
     step: Cost,
     tokens: usize,
+    lookahead: Lookahead,
 }
 
 /// What one batch took, in seconds.
@@ -50,23 +51,27 @@ pub struct Run {
 }
 
 impl GenerationBench {
-    /// Lays out what draws `layout.images` pictures at once, of classes 0, 1, ….
-    pub fn new(executor: &dyn Executor, model: &Model, layout: &Layout, sampling: Sampling) -> Result<Self> {
-        let Condition::Class { num_classes } = model.gpt_config.condition else {
-            return Err(crate::Error::Mismatch {
-                what: model.gpt.path().display().to_string(),
-                expected: "a class-conditional model".into(),
-                found: "a text-conditional one".into(),
-                hint: "`bench serve` measures text models too".into(),
-            });
-        };
+    /// Lays out what draws `layout.images` pictures at once, of these conditions in turn.
+    pub fn new(
+        executor: &dyn Executor,
+        model: &Model,
+        layout: &Layout,
+        conditions: &[Conditioning],
+        sampling: Sampling,
+    ) -> Result<Self> {
         let images = layout.images;
         let layout = Layout { batch_size: Some(images), ..*layout };
         let mut generator = Generator::new(executor, model, &layout)?;
-        let classes: Vec<_> = (0..images).map(|i| Conditioning::Class((i % num_classes) as u32)).collect();
+        let conditions: Vec<_> = conditions.iter().cycle().take(images).cloned().collect();
         let tokens = generator.parts().0.tokens();
         let step = step_cost(executor, &model.gpt_config, &layout, &sampling, tokens);
-        Ok(Self { generator, requests: requests(&classes, 1, 0, sampling), step, tokens })
+        Ok(Self {
+            generator,
+            requests: requests(&conditions, 1, 0, sampling),
+            step,
+            tokens,
+            lookahead: layout.lookahead,
+        })
     }
 
     /// Tokens of a picture.
@@ -103,7 +108,16 @@ impl GenerationBench {
         Ok(Run { first_token, codes: drawn, pictures, passes: session.take_passes()? })
     }
 
-    /// `iterations` batches after `warmup` that do not count, each between two looks at the machine's rates.
+    /// The same with a pass per token.
+    fn run_one_by_one(&mut self) -> Result<Run> {
+        self.generator.parts().0.set_lookahead(Lookahead::Window(1))?;
+        let run = self.run()?;
+        self.generator.parts().0.set_lookahead(self.lookahead)?;
+        Ok(run)
+    }
+
+    /// `iterations` batches after `warmup` that do not count, each between two looks at the machine's rates. Where
+    /// passes look ahead, each is followed by the same batch with a pass per token.
     pub fn report(
         &mut self,
         executor: &dyn Executor,
@@ -113,19 +127,30 @@ impl GenerationBench {
         (warmup, iterations): (usize, usize),
     ) -> Result<LatencyRecord> {
         // At least one: it touches all memory for the first time.
+        let looks_ahead = self.lookahead != Lookahead::Window(1);
         for _ in 0..warmup.max(1) {
             self.run()?;
+            if looks_ahead {
+                self.run_one_by_one()?;
+            }
         }
         let (mut runs, mut floors): (Vec<Run>, Vec<Floor>) = (Vec::new(), Vec::new());
+        let mut one_by_one = Vec::new();
         // Weights are widened to f32 on a CPU; a device that multiplies bf16 says so by its activations.
         let rates = || -> Result<Rates> { meter.rates(executor.activations()) };
         for _ in 0..iterations.max(1) {
             let before = rates()?;
             runs.push(self.run()?);
             floors.push(before.mean(rates()?).floor(&self.step));
+            if looks_ahead {
+                one_by_one.push(1e3 * self.run_one_by_one()?.pictures / self.requests.len() as f64);
+            }
         }
+        let peak_bytes = peak.bytes(executor).map(|bytes| bytes.saturating_sub(meter.bytes()));
         let latency = Latency::of(runs.iter().map(|run| run.pictures).collect());
-        Ok(LatencyRecord::new(about, latency, self.tokens, &runs, &floors, peak.bytes(executor)))
+        let mut record = LatencyRecord::new(about, latency, self.tokens, &runs, &floors, peak_bytes);
+        record.one_by_one_ms = looks_ahead.then(|| Spread::of(one_by_one));
+        Ok(record)
     }
 }
 

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::halfway::HalfwayStep;
 use super::{Floor, Meter, Rates, Spread};
 use crate::Result;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::{self, DType, Entry};
-use crate::config::{Condition, GptConfig, Preset, VqConfig};
+use crate::config::{Preset, VqConfig};
 use crate::graph::{Cost, Draw, Elem, Extent, Graph, Load, Node, Phase, PhaseId, Role, Row};
-use crate::models::{GptGraph, GptShape, Held, Pixels, VqDecoder};
+use crate::models::{Held, Pixels, VqDecoder};
 
 /// Seconds that a round of one kind takes at least.
 const ROUND: f64 = 0.02;
@@ -35,34 +36,11 @@ pub struct Part {
 impl Part {
     /// A decoding step of a transformer in the middle of `images` guided pictures of `latent_size` codes a side.
     pub fn step(executor: &dyn Executor, preset: &Preset, latent_size: usize, images: usize, precision: Elem) -> Self {
-        let config = GptConfig::of_preset(preset, Condition::Class { num_classes: 1000 });
-        let (rows, activations) = (2 * images, executor.activations());
-        let shape = GptShape { latent_size, slots: rows, rows, pictures: images, precision, activations };
-        let gpt = GptGraph::new(&config, &shape);
-        let dtype = if precision == Elem::Bf16 { DType::BF16 } else { DType::F32 };
-        let position = (latent_size * latent_size / 2) as u32;
-        let draw = |image: usize| Draw {
-            cond_row: 2 * image as u32,
-            uncond_row: 2 * image as u32 + 1,
-            image: image as u64,
-            picture: image as u32,
-            token: position,
-            cfg_scale: 4.0,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 2000,
-            ..Draw::default()
-        };
-        Self {
-            phase: gpt.step,
-            graph: gpt.graph,
-            weights: random(preset.name, &Entry::all(config.tensors(), dtype)),
-            load: Load { extent: Extent { rows, draws: images }, keys: position as usize + 1 },
-            rows: (0..rows).map(|r| Row { slot: r as u32, position, token: 7, reserved: 0 }).collect(),
-            draws: (0..images).map(draw).collect(),
-            // Weights are widened on a CPU, whose activations are f32.
-            precision: activations,
-        }
+        let HalfwayStep { gpt, weights, load, rows, draws } =
+            HalfwayStep::new(executor, preset, latent_size, images, true, precision);
+        // Weights are widened on a CPU, whose activations are f32.
+        let precision = executor.activations();
+        Self { phase: gpt.step, graph: gpt.graph, weights, load, rows, draws, precision }
     }
 
     /// VQ-16's decoder for one picture.
@@ -74,17 +52,13 @@ impl Part {
         Ok(Self {
             phase: decoder.decode,
             graph: decoder.graph,
-            weights: random("vq", &Entry::all(config.tensors(), DType::F32)),
+            weights: checkpoint::random("vq", &Entry::all(config.tensors(), DType::F32), BTreeMap::new(), 0),
             load: Load { extent: Extent { rows: 1, draws: 0 }, keys: 0 },
             rows: Vec::new(),
             draws: Vec::new(),
             precision,
         })
     }
-}
-
-fn random(name: &str, entries: &[Entry]) -> checkpoint::Checkpoint {
-    checkpoint::random(name, entries, BTreeMap::new(), 0)
 }
 
 /// What one kind of op measured.

@@ -41,6 +41,11 @@ impl<'a> Meter<'a> {
         Ok(Self { executor, host })
     }
 
+    /// Bytes of the host's memory that measuring takes.
+    pub fn bytes(&self) -> u64 {
+        if self.host.is_some() { ReadBandwidth::BYTES as u64 } else { 0 }
+    }
+
     /// How bandwidth is measured.
     pub fn how(&self) -> &'static str {
         if self.host.is_some() { "read by all threads" } else { "copied by the device" }

@@ -14,6 +14,7 @@
 
 mod bandwidth;
 mod generation;
+mod halfway;
 mod kernels;
 mod memory;
 mod meter;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Floor, Run, Spread};
-use crate::generate::Lookahead;
+use crate::generate::{Lookahead, Passes};
 
 /// What was measured, and on what.
 #[derive(Clone, Debug, Serialize)]
@@ -31,8 +31,13 @@ pub struct About {
     /// Rows of a guided step.
     pub cfg_rows: usize,
     pub top_k: u32,
-    #[serde(skip)]
+    /// Rows of a pass per sequence: `auto`, or 1 for a token after the other.
+    #[serde(serialize_with = "as_text")]
     pub lookahead: Lookahead,
+}
+
+fn as_text<S: Serializer>(lookahead: &Lookahead, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(lookahead)
 }
 
 /// Some latencies and their statistics, in seconds, as `vllm bench latency` writes them.
@@ -88,8 +93,8 @@ pub struct LatencyRecord {
     pub ms_per_step: Spread,
     /// The decoding of one picture's codes to pixels.
     pub vq_decode_ms: Spread,
-    /// Rows of a pass per sequence: `auto`, or 1 for a token after the other.
-    pub lookahead: String,
+    /// A picture with a pass per token, from the same rounds; where passes look ahead.
+    pub one_by_one_ms: Option<Spread>,
     /// Passes of the transformer per picture: as many as tokens where each is drawn by one of its own.
     pub passes_per_image: f64,
     /// By position in the window from 1 on: the share of right guesses among those before which all were right.
@@ -112,9 +117,10 @@ impl LatencyRecord {
         peak_memory_bytes: Option<u64>,
     ) -> Self {
         let images = about.batch_size as f64;
-        // The first token takes a pass, too.
         let passes = |run: &Run| run.passes.windows() as f64 / images;
-        let step = |run: &Run| (run.codes - run.first_token) / (passes(run) - 1.0).max(1.0);
+        // A class model's first token takes a pass, too, a text model's is the prefill's.
+        let before = |run: &Run| run.passes.tokens() as f64 / images - (tokens - 1) as f64;
+        let step = |run: &Run| (run.codes - run.first_token) / (passes(run) - before(run)).max(1.0);
         let spread = |f: &dyn Fn(&Run) -> f64| Spread::of(runs.iter().map(f).collect());
         let median = latency.median();
         let mut by_floor: Vec<Floor> = floors.to_vec();
@@ -128,9 +134,9 @@ impl LatencyRecord {
             ttft_ms: spread(&|run| 1e3 * run.first_token),
             ms_per_step: spread(&|run| 1e3 * step(run)),
             vq_decode_ms: spread(&|run| 1e3 * (run.pictures - run.codes) / images),
-            lookahead: about.lookahead.to_string(),
+            one_by_one_ms: None,
             passes_per_image: runs.iter().map(passes).sum::<f64>() / runs.len() as f64,
-            acceptance: runs.last().map(|run| run.passes.acceptance()).unwrap_or_default(),
+            acceptance: acceptance(runs),
             peak_memory_bytes,
             step: by_floor[by_floor.len() / 2],
             times_floor: Spread::of(times_floor),
@@ -138,6 +144,13 @@ impl LatencyRecord {
             about,
         }
     }
+}
+
+/// Of all runs together.
+fn acceptance(runs: &[Run]) -> Vec<Option<f64>> {
+    let mut all = Passes::default();
+    runs.iter().for_each(|run| all.add(&run.passes));
+    all.acceptance()
 }
 
 /// A line of `smalti bench throughput --json`.

@@ -1,18 +1,17 @@
 //! One decoding step of a class-conditional transformer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use super::Spread;
+use super::halfway::HalfwayStep;
 use crate::Result;
 use crate::backend::{Executor, Plan};
-use crate::checkpoint::{self, DType, Entry};
-use crate::config::{Condition, GptConfig, Preset};
-use crate::graph::{Cost, Draw, Elem, Extent, Load, NO_ROW, Row};
-use crate::models::{GptGraph, GptShape};
+use crate::config::Preset;
+use crate::graph::{Cost, Draw, Elem, Extent, Row};
+use crate::models::GptGraph;
 
 /// A transformer of random weights, laid out and halfway through its pictures.
 pub struct StepBench {
@@ -47,34 +46,11 @@ impl StepBench {
         guidance: bool,
         precision: Elem,
     ) -> Result<Self> {
-        let config = GptConfig::of_preset(preset, Condition::Class { num_classes: 1000 });
-        let per_image = if guidance { 2 } else { 1 };
-        let rows = per_image * images;
-        let activations = executor.activations();
-        let shape = GptShape { latent_size, slots: rows, rows, pictures: images, precision, activations };
-        let gpt = GptGraph::new(&config, &shape);
-        let dtype = if precision == Elem::Bf16 { DType::BF16 } else { DType::F32 };
-        let weights = checkpoint::random(preset.name, &Entry::all(config.tensors(), dtype), BTreeMap::new(), 0);
+        let HalfwayStep { gpt, weights, load, rows, draws } =
+            HalfwayStep::new(executor, preset, latent_size, images, guidance, precision);
         let plan = executor.plan(Arc::new(gpt.graph.clone()), &weights)?;
-        // Halfway through the picture attention reads half of the cache: the average of all steps.
-        let position = (latent_size * latent_size / 2) as u32;
-        let row = |r| Row { slot: r as u32, position, token: 7, reserved: 0 };
-        let draw = |image: usize| Draw {
-            cond_row: (per_image * image) as u32,
-            uncond_row: if guidance { (per_image * image + 1) as u32 } else { NO_ROW },
-            image: image as u64,
-            picture: image as u32,
-            token: position,
-            cfg_scale: 4.0,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 2000,
-            ..Draw::default()
-        };
-        let extent = Extent { rows, draws: images };
-        let cost = gpt.graph.cost(gpt.step, &Load { extent, keys: position as usize + 1 });
-        let (rows, draws) = ((0..rows).map(row).collect(), (0..images).map(draw).collect());
-        Ok(Self { plan, gpt, extent, rows, draws, cost })
+        let cost = gpt.graph.cost(gpt.step, &load);
+        Ok(Self { plan, gpt, extent: load.extent, rows, draws, cost })
     }
 
     /// Seconds per step, of `steps` steps from the middle of the picture on.

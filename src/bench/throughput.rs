@@ -5,25 +5,21 @@ use std::time::Instant;
 use super::{About, PeakMemory, ThroughputRecord};
 use crate::Result;
 use crate::backend::Executor;
-use crate::config::{Condition, Sampling};
+use crate::config::Sampling;
 use crate::generate::{Conditioning, Generator, Layout, Model, generate_each, requests};
 
-/// Draws and paints `images` pictures, `layout.batch_size` at once, `rounds` times after a batch that does not count.
+/// Draws and paints `layout.images` pictures of some conditions in turn, `layout.batch_size` at once, `rounds` times after a batch that does not count.
 pub fn throughput(
     executor: &dyn Executor,
     model: &Model,
     layout: &Layout,
-    sampling: Sampling,
+    (conditions, sampling): (&[Conditioning], Sampling),
     peak: &PeakMemory,
     about: About,
     rounds: usize,
 ) -> Result<ThroughputRecord> {
-    let classes = match model.gpt_config.condition {
-        Condition::Class { num_classes } => num_classes,
-        Condition::Text { .. } => 0,
-    };
     let mut generator = Generator::new(executor, model, layout)?;
-    let conditions: Vec<_> = (0..layout.images).map(|i| Conditioning::Class((i % classes.max(1)) as u32)).collect();
+    let conditions: Vec<_> = conditions.iter().cycle().take(layout.images).cloned().collect();
     let requests = requests(&conditions, 1, 0, sampling);
     let (session, painter) = generator.parts();
     let tokens = session.tokens();

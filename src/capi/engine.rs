@@ -8,6 +8,7 @@ use super::options::{EngineInfo, EngineOptions};
 use super::read::{give, optional_text, read_struct, write_struct};
 use super::status::{Failure, Status, guard};
 use crate::backend::Device;
+use crate::generate::Lookahead;
 use crate::graph::Elem;
 use crate::{Model, ModelFiles, Session, SessionOptions};
 
@@ -74,6 +75,7 @@ unsafe fn open(options: &EngineOptions) -> Result<Session, Failure> {
         precision: if options.f32 == 0 { Elem::Bf16 } else { Elem::F32 },
         batch_size: given(options.batch_size),
         queue: given(options.queue).unwrap_or(defaults.queue),
+        lookahead: given(options.lookahead).map_or(Lookahead::Auto, Lookahead::Window),
         ..defaults
     };
     Ok(Session::start(&model, &session)?)

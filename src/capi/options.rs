@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub batch_size: u32,
     /// Requests that may wait; 0 for 64.
     pub queue: u32,
+    /// Rows of a pass per picture while few are drawn; 0 to let the engine choose, 1 for a token after the other.
+    /// Changes the time alone.
+    pub lookahead: u32,
 }
 
 /// Called on the engine's thread whenever a picture has further rows, with its place in the request, its rows so far
@@ -142,6 +145,7 @@ unsafe impl Extensible for EngineOptions {
             n_head: 0,
             batch_size: 0,
             queue: 0,
+            lookahead: 0,
         }
     }
 }

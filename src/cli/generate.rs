@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
         Condition::Class { .. } => Path::new("sample_c2i.png"),
         Condition::Text { .. } => Path::new("sample_t2i.png"),
     }))?;
-    let options = args.options.of_model(&model.gpt_config.condition);
+    let options = args.options.of_model(&model.gpt, &model.gpt_config.condition);
     let sampling = options.validate(model.gpt_config.vocab_size)?;
     let (labels, note) = Labels::detect(&model.gpt, &model.gpt_config.condition);
     if let Some(note) = note {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Condition;
+use crate::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
 /// LlamaGen's sampling options, by its names and with its defaults; where these differ between class and text
@@ -65,12 +66,16 @@ impl GenerationOptions {
     const OF_CLASSES: (f32, i64) = (4.0, 2000);
     const OF_TEXTS: (f32, i64) = (7.5, 1000);
 
-    /// With the defaults of a model of such a condition where nothing else was asked for.
-    pub fn of_model(&self, condition: &Condition) -> Self {
+    /// With the model's defaults where nothing else was asked for: `cfg_scale` and `top_k` in the checkpoint's
+    /// metadata or config.json, else LlamaGen's for such a condition.
+    pub fn of_model(&self, checkpoint: &Checkpoint, condition: &Condition) -> Self {
         let (cfg_scale, top_k) = match condition {
             Condition::Class { .. } => Self::OF_CLASSES,
             Condition::Text { .. } => Self::OF_TEXTS,
         };
+        let told = |name: &str| checkpoint.metadata().get(name).map(|text| text.trim());
+        let cfg_scale = told("cfg_scale").and_then(|text| text.parse().ok()).unwrap_or(cfg_scale);
+        let top_k = told("top_k").and_then(|text| text.parse().ok()).unwrap_or(top_k);
         Self { cfg_scale: self.cfg_scale.or(Some(cfg_scale)), top_k: self.top_k.or(Some(top_k)), ..self.clone() }
     }
 
@@ -121,6 +126,8 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -133,11 +140,22 @@ mod tests {
     #[test]
     fn text_models_have_defaults_of_their_own_and_what_was_asked_for_stays() {
         let text = Condition::Text { cls_token_num: 120, caption_dim: 2048 };
-        let options = GenerationOptions::default().of_model(&text);
+        let silent = Checkpoint::from_tensors("silent", BTreeMap::new(), BTreeMap::new());
+        let options = GenerationOptions::default().of_model(&silent, &text);
         assert_eq!((options.cfg_scale, options.top_k), (Some(7.5), Some(1000)));
         let asked = GenerationOptions { cfg_scale: Some(3.0), ..Default::default() };
-        let sampling = asked.of_model(&text).validate(16384).unwrap();
+        let sampling = asked.of_model(&silent, &text).validate(16384).unwrap();
         assert_eq!((sampling.cfg_scale, sampling.top_k), (Some(3.0), 1000));
+    }
+
+    #[test]
+    fn a_checkpoint_may_tell_its_defaults() {
+        let metadata = [("cfg_scale", "2.5"), ("top_k", "0")].map(|(name, text)| (name.into(), text.into()));
+        let telling = Checkpoint::from_tensors("telling", BTreeMap::new(), metadata.into());
+        let classes = Condition::Class { num_classes: 32 };
+        let options = GenerationOptions { cfg_scale: Some(4.0), ..Default::default() }.of_model(&telling, &classes);
+        assert_eq!((options.cfg_scale, options.top_k), (Some(4.0), Some(0)));
+        assert_eq!(GenerationOptions::default().of_model(&telling, &classes).cfg_scale, Some(2.5));
     }
 
     #[test]

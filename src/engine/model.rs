@@ -146,7 +146,7 @@ impl Model {
 
     /// The options with the model's own defaults where nothing else was asked for.
     pub fn options(&self, options: &GenerationOptions) -> GenerationOptions {
-        options.of_model(self.condition())
+        options.of_model(&self.0.model.gpt, self.condition())
     }
 
     /// Lines for the user about what had to be guessed.

@@ -31,6 +31,9 @@ static smalti_engine *open_engine(const char *gpt, const char *vq) {
   options.image_size = SIDE;
   options.batch_size = 2;
   smalti_engine *engine = NULL;
+  options.lookahead = TOKENS + 1;
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT && engine == NULL);
+  options.lookahead = 4;
   CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_OK);
   CHECK(engine != NULL);
   return engine;

@@ -86,6 +86,19 @@ fn a_c_program_draws_under_the_sanitizers() {
 }
 
 #[test]
+fn a_c_program_links_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("draw");
+    run(Command::new("gcc")
+        .args(["-std=c11", "-I"])
+        .arg(root().join("include"))
+        .args([root().join("tests/capi/draw.c"), libraries().join("libsmalti.a")])
+        .args(["-lpthread", "-ldl", "-lm", "-lgcc_s", "-o"])
+        .arg(&program));
+    assert!(run(Command::new(&program).args(models())).ends_with("all is well\n"));
+}
+
+#[test]
 fn the_header_is_c_plus_plus_too() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("header.cpp");

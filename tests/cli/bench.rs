@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program::{Folder, Run, gpt, vq};
+use crate::program::{Folder, Run, fixture, gpt, vq};
 
 /// The records of a run.
 fn records(run: &Run) -> Vec<Value> {
@@ -58,7 +58,31 @@ fn latency_has_vllms_keys_and_ours() {
         same(number(record, "step.floor_seconds"), bytes.max(flops));
         assert!(number(record, "peak_memory_bytes") > 1e6);
         assert_eq!((record["dtype"].as_str(), record["vq_dtype"].as_str()), (Some("f32"), Some("f32")));
+        assert_eq!((record["lookahead"].as_str(), &record["one_by_one_ms"]), (Some("1"), &Value::Null));
     }
+}
+
+#[test]
+fn latency_with_windows_stands_beside_one_by_one() {
+    let run = bench("latency", &["--rounds", "2", "--lookahead", "4", "--top-k", "3", "--json"]);
+    let record = &records(&run)[0];
+    let passes = number(record, "passes_per_image");
+    assert!((4.0..16.0).contains(&passes), "{record}");
+    let right = record["acceptance"].as_array().expect("a list");
+    assert!(right.len() == 3 && right[0].as_f64().is_some_and(|right| (0.0..=1.0).contains(&right)), "{record}");
+    assert!(number(record, "one_by_one_ms.min") > 0.0 && record["lookahead"] == "4", "{record}");
+    let table = bench("latency", &["--rounds", "1", "--lookahead", "auto"]).lines().join("\n");
+    assert!(table.contains("one by one") && table.contains("right guesses"), "{table}");
+}
+
+#[test]
+fn a_text_model_is_measured_too() {
+    let gpt = fixture("golden/t2i/gpt.pt");
+    let models = ["bench", "latency", "--gpt-ckpt", &gpt, "--vq-ckpt", &vq(), "--image-size", "64", "--n-head", "2"];
+    let record =
+        &records(&Folder::new().run(&[&models[..], &["--device", "cpu", "--rounds", "1", "--json"]].concat()))[0];
+    // The first token is the prefill's.
+    assert_eq!((number(record, "tokens"), number(record, "passes_per_image")), (16.0, 15.0));
 }
 
 #[test]

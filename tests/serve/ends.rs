@@ -47,18 +47,15 @@ fn a_model_that_does_not_load_ends_the_program() {
 
 #[test]
 fn sigterm_finishes_what_runs() {
-    let mut server = Server::with("c2i/gpt.pt", 256, &["--batch-size", "4", "--queue", "8"]);
+    let mut server = Server::with("c2i/gpt.pt", 512, &["--batch-size", "16", "--queue", "8"]);
     let replies: Vec<Reply> = std::thread::scope(|scope| {
         let ask = |number: usize| {
-            let body = format!(r#"{{"prompt": "{number}", "n": 6, "stream": {}}}"#, number % 2 == 1);
+            let body = format!(r#"{{"prompt": "{number}", "n": 2, "stream": {}}}"#, number % 2 == 1);
             let server = &server;
             scope.spawn(move || server.post(&body))
         };
         let clients: Vec<_> = (0..8).map(ask).collect();
-        // All eight are with the engine: some drawn, some waiting.
-        while server.get("/load").json()["server_load"] != 8
-            || server.figure("smalti_requests_running") + server.figure("smalti_requests_waiting") < 8.0
-        {
+        while server.figure("smalti_requests_running") < 8.0 {
             assert!(!clients.iter().any(|client| client.is_finished()), "one was done before all had come");
         }
         server.signal("TERM");
@@ -71,7 +68,7 @@ fn sigterm_finishes_what_runs() {
         } else {
             reply.json()["data"].as_array().map_or(0, Vec::len)
         };
-        assert_eq!(pictures, 6, "request {number}");
+        assert_eq!(pictures, 2, "request {number}");
     }
     assert_eq!(server.wait().code(), Some(0));
 }

@@ -65,6 +65,6 @@ def pictures(world: World, px: int) -> Callable[[Scenes], tuple[Tensor, ...]]:
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
         facts = torch.cat([scenes.layout[:, None], scenes.kind, scenes.colour], 1)
-        return render(scenes, px, world.device), facts.to(world.device)
+        return render(scenes, px, world.device).contiguous(), facts.to(world.device)
 
     return make

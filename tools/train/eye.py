@@ -93,6 +93,7 @@ def train_eye(world: World, preset: Preset, out: Path, limit: Limit, name: str =
     )
     pool = Pool(draws, pictures(world, PX), recipe, capacity=16)
     n = world.local(recipe.batch)
+    world.fuse(eye)
 
     def step() -> dict[str, Tensor]:
         pixels, facts = pool.batch(n)

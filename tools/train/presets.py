@@ -9,7 +9,7 @@ from .scenes import CLASS_NAMES
 from .t5 import T5Config
 from .vq import VQConfig
 
-STAGES = ("eye", "vq", "t2i-1", "t2i-2", "c2i", "evaluate")
+STAGES = ("eye", "vq", "t2i-1", "c2i", "t2i-2", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Preset:
 
 
 def sizes(dim: int, layers: int, t5: T5Config, vq: VQConfig) -> dict[str, object]:
-    """Both GPTs have one shape, since the class model starts from the text model's layers."""
+    """Both GPTs have one shape, since each starts from the other's layers."""
 
     def gpt(**condition: object) -> GPTConfig:
         return GPTConfig(dim=dim, n_layer=layers, n_head=dim // 64, vocab_size=vq.codebook_size, **condition)
@@ -80,9 +80,9 @@ PRESETS: dict[str, Preset] = {
         recipes={
             "eye": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
             "vq": VQRecipe(batch=256, lr=4e-4, share=0.38, chunk=4096, reuse=4),
-            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.16, chunk=8192, reuse=4),
-            "t2i-2": Recipe(batch=512, lr=1e-3, share=0.26, chunk=4096, reuse=4),
-            "c2i": Recipe(batch=512, lr=1e-3, share=0.12, chunk=4096, reuse=4),
+            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.08, chunk=8192, reuse=1),
+            "c2i": Recipe(batch=512, lr=1e-3, share=0.24, chunk=4096, reuse=1),
+            "t2i-2": Recipe(batch=512, lr=1e-3, share=0.22, chunk=4096, reuse=1),
             "evaluate": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
         },
     ),
@@ -94,9 +94,9 @@ PRESETS: dict[str, Preset] = {
         recipes={
             "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
             "vq": VQRecipe(batch=16, lr=4e-4, share=0.26, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=1.0),
-            "t2i-1": Recipe(batch=32, lr=1.5e-3, share=0.12, chunk=256, reuse=2, ema_decay=0.998, warmup_steps=50),
-            "t2i-2": Recipe(batch=16, lr=1e-3, share=0.32, chunk=256, reuse=2, ema_decay=0.998, warmup_steps=50),
-            "c2i": Recipe(batch=16, lr=1e-3, share=0.22, chunk=256, reuse=2, ema_decay=0.998, warmup_steps=50),
+            "t2i-1": Recipe(batch=32, lr=1.5e-3, share=0.08, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
+            "c2i": Recipe(batch=16, lr=1e-3, share=0.32, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
+            "t2i-2": Recipe(batch=16, lr=1e-3, share=0.26, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
             "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
         },
     ),

@@ -1,6 +1,6 @@
 """Stage `c2i`: the class-conditional GPT, on the tokenizer's codes of class-mode scenes.
 
-It starts from what stage `t2i-2` knows about pictures: all of that GPT but the part that reads its condition.
+It starts from what stage `t2i-1` knows about pictures: all of that GPT but the part that reads its condition.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     config = replace(preset.c2i, block_size=preset.latent(1) ** 2)
     vq = load_vq(out / "vq.pt", world.device)
     model = Transformer(config).to(world.device)
-    about_pictures = load_gpt(out / "t2i-2.pt", world.device).state_dict()
-    model.load_state_dict({k: v for k, v in about_pictures.items() if not k.startswith("cls_embedding.")}, strict=False)
+    model.load_state_dict(about_pictures(out / "t2i-1.pt", world.device), strict=False)
     stage = Stage(
         "c2i", world, out, limit, recipe, {"gpt": model}, {"optimizer": adamw(recipe, model)}, ("gpt",),
         {"config": asdict(config), "image_size": preset.pixels[1]},
@@ -84,6 +83,11 @@ def sample_classes(model: Transformer, vq: VQModel, label: Tensor, cfg_scale: fl
 def decode(vq: VQModel, codes: Tensor) -> Tensor:
     side = round(codes.shape[1] ** 0.5)
     return torch.cat([to_pixels(vq.decode_code(part)) for part in codes.view(-1, side, side).split(32)])
+
+
+def about_pictures(path: Path, device: torch.device) -> dict[str, Tensor]:
+    """What a stage's EMA model knows whatever its condition: all but the part that reads that."""
+    return {k: v for k, v in load_gpt(path, device).state_dict().items() if not k.startswith("cls_embedding.")}
 
 
 def load_gpt(path: Path, device: torch.device) -> Transformer:

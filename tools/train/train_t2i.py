@@ -1,6 +1,7 @@
 """Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
 
-The encoder learns from the GPT's loss alone. Captions are left-padded before the GPT, as LlamaGen's are; padding is
+The second stage starts from what the class model knows about pictures, and from the first one's text part. The encoder
+learns from the GPT's loss alone. Captions are left-padded before the GPT, as LlamaGen's are; padding is
 cut to `caption_tokens` in training, which changes nothing: no position sees it.
 """
 
@@ -24,7 +25,7 @@ from .stage import Limit, Stage, adamw
 from .t5 import T5Config, T5Encoder, left_pad
 from .tokenizer import encode as encode_text
 from .tokenizer import save_tokenizer, train_tokenizer
-from .train_c2i import decode, encoder, load_gpt
+from .train_c2i import about_pictures, decode, encoder, load_gpt
 from .train_vq import load_vq
 from .vq import VQModel
 from .world import World
@@ -61,7 +62,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     model, t5 = Transformer(config).to(world.device), T5Encoder(t5_config).to(world.device)
     if number == 2:
         before = torch.load(out / "t2i-1.pt", map_location="cpu", weights_only=True)
-        model.load_state_dict(before["ema"])
+        model.load_state_dict(before["ema"] | about_pictures(out / "c2i.pt", world.device))
         t5.load_state_dict(before["t5_ema"])
     stage = Stage(
         name, world, out, limit, recipe, {"gpt": model, "t5": t5}, {"optimizer": adamw(recipe, model, t5)}, ("gpt", "t5"),

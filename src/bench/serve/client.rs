@@ -14,14 +14,28 @@ pub struct Client<'a> {
     agent: ureq::Agent,
 }
 
+/// What is served.
+pub struct Served {
+    /// The load's name for it, else the server's first.
+    pub model: String,
+    /// What can be asked for where the load names nothing: classes of a class model, a prompt of a text model.
+    pub prompts: Vec<String>,
+}
+
+/// Classes that are asked for of a server that does not tell how many it has: ImageNet's.
+const CLASSES: u64 = 1000;
+
 /// What came back.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reply {
     /// Seconds from the request to each event of a stream; one time, the last byte's, of a plain reply.
     pub events: Vec<f64>,
     pub images: usize,
     pub input_tokens: u64,
     pub output_tokens: u64,
+    /// Seconds in the server's queue and in all of its engine, where a plain reply tells, as smalti's do.
+    pub queued: Option<f64>,
+    pub engine: Option<f64>,
 }
 
 impl<'a> Client<'a> {
@@ -34,22 +48,27 @@ impl<'a> Client<'a> {
         Self { load, agent: config.new_agent() }
     }
 
-    /// The name of the model that is measured: the load's, else the server's first. Errors when there is no server.
-    pub fn model(&self) -> Result<String> {
+    /// What is measured. Errors when there is no server.
+    pub fn served(&self) -> Result<Served> {
         let path = format!("{}/v1/models", self.load.url);
         let request = self.authorized(self.agent.get(&path));
         let mut response = request.call().map_err(|error| Error::io("reach", &path)(io_error(error)))?;
         let text = response.body_mut().read_to_string().unwrap_or_default();
-        let listed = serde_json::from_str::<Value>(&text).ok();
-        let first = listed.as_ref().and_then(|list| list["data"][0]["id"].as_str());
-        Ok(self.load.model.clone().or(first.map(String::from)).unwrap_or_else(|| "unknown".into()))
+        let listed: Value = serde_json::from_str(&text).unwrap_or_default();
+        let first = &listed["data"][0];
+        let named = self.load.model.clone().or(first["id"].as_str().map(String::from));
+        let prompts = match first["task"].as_str() {
+            Some("t2i") => vec!["a red sailboat left of a yellow moon at night".into()],
+            _ => (0..first["num_classes"].as_u64().unwrap_or(CLASSES)).map(|class| format!("class:{class}")).collect(),
+        };
+        Ok(Served { model: named.unwrap_or_else(|| "unknown".into()), prompts })
     }
 
     /// Asks for the pictures of request number `request`, which was `sent` now.
-    pub fn generate(&self, request: u64, sent: Instant) -> Result<Reply, String> {
+    pub fn generate(&self, request: u64, prompt: &str, sent: Instant) -> Result<Reply, String> {
         let load = self.load;
         let mut body = json!({
-            "prompt": load.prompts[request as usize % load.prompts.len()],
+            "prompt": prompt,
             "n": load.n,
             "seed": load.seed + request,
             "response_format": "b64_json",
@@ -118,14 +137,16 @@ fn read_whole(mut reader: impl Read, sent: Instant) -> Result<Reply, String> {
     if images == 0 {
         return Err("the reply has no pictures".into());
     }
-    let mut reply = Reply { events: vec![at], images, input_tokens: 0, output_tokens: 0 };
+    let timings = &value["timings"];
+    let (queued, engine) = (timings["queued"].as_f64(), timings["total"].as_f64());
+    let mut reply = Reply { events: vec![at], images, queued, engine, ..Reply::default() };
     add_usage(&mut reply, &value["usage"]);
     Ok(reply)
 }
 
 /// Reads server-sent events until the stream's end, or `[DONE]`.
 fn read_stream(reader: impl BufRead, sent: Instant) -> Result<Reply, String> {
-    let mut reply = Reply { events: Vec::new(), images: 0, input_tokens: 0, output_tokens: 0 };
+    let mut reply = Reply::default();
     for line in reader.lines() {
         let line = line.map_err(|error| error.to_string())?;
         let Some(data) = line.strip_prefix("data:") else { continue };
@@ -171,9 +192,11 @@ mod tests {
 
     #[test]
     fn plain_replies_have_pictures_and_usage() {
-        let text = br#"{"created":1,"data":[{"b64_json":"x"},{"b64_json":"y"}],"usage":{"output_tokens":512}}"#;
+        let text = br#"{"created":1,"data":[{"b64_json":"x"},{"b64_json":"y"}],"usage":{"output_tokens":512},
+            "timings":{"queued":0.5,"total":2.25}}"#;
         let reply = read_whole(&text[..], Instant::now()).expect("pictures");
         assert_eq!((reply.images, reply.output_tokens, reply.events.len()), (2, 512, 1));
+        assert_eq!((reply.queued, reply.engine), (Some(0.5), Some(2.25)));
         assert!(read_whole(&b"{\"data\":[]}"[..], Instant::now()).is_err());
         assert_eq!(message(&br#"{"error":{"message":"queue full"}}"#[..]), "queue full");
     }

@@ -26,7 +26,7 @@ pub struct ServeLoad {
     pub api_key: Option<String>,
     /// The server's own if none is named.
     pub model: Option<String>,
-    /// Taken in turn.
+    /// Taken in turn; if there are none, classes or prompts that the server's model knows.
     pub prompts: Vec<String>,
     /// `256x256`, or what the server prefers.
     pub size: Option<String>,
@@ -59,9 +59,11 @@ struct Outcome {
 /// Sends the load. Errors when the server cannot be reached; requests that fail are counted.
 pub fn drive(load: &ServeLoad) -> Result<ServeRecord> {
     let client = Client::new(load);
-    let model = client.model()?;
+    let served = client.served()?;
+    let prompts = if load.prompts.is_empty() { &served.prompts } else { &load.prompts };
+    let ask = |request: usize, sent: Instant| client.generate(request as u64, &prompts[request % prompts.len()], sent);
     for warmup in 0..load.warmups {
-        let _ = client.generate(warmup as u64, Instant::now());
+        let _ = ask(warmup, Instant::now());
     }
     let arrivals = arrivals(load.requests, load.request_rate, load.seed);
     let (next, under_way, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -74,7 +76,7 @@ pub fn drive(load: &ServeLoad) -> Result<ServeRecord> {
             std::thread::sleep(Duration::from_secs_f64(*arrival).saturating_sub(begun.elapsed()));
             most.fetch_max(under_way.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             let sent = Instant::now();
-            let reply = client.generate(request as u64, sent);
+            let reply = ask(request, sent);
             let outcome =
                 Outcome { started: (sent - begun).as_secs_f64(), latency: sent.elapsed().as_secs_f64(), reply };
             under_way.fetch_sub(1, Ordering::Relaxed);
@@ -89,5 +91,5 @@ pub fn drive(load: &ServeLoad) -> Result<ServeRecord> {
     let duration = begun.elapsed().as_secs_f64();
     let mut outcomes = outcomes.into_inner().expect("nobody panicked");
     outcomes.sort_by(|a, b| a.started.total_cmp(&b.started));
-    Ok(ServeRecord::new(load, model, duration, most.into_inner(), &outcomes))
+    Ok(ServeRecord::new(load, served.model, duration, most.into_inner(), &outcomes))
 }

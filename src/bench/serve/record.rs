@@ -32,8 +32,8 @@ pub struct ServeRecord {
     pub total_token_throughput: f64,
     pub max_concurrent_requests: usize,
     pub images_per_second: f64,
-    /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`; the same of `tpot`, `itl` and `e2el`, where
-    /// there is anything to tell.
+    /// `mean_ttft_ms`, `median_ttft_ms`, `std_ttft_ms`, `p99_ttft_ms`; the same of `tpot`, `itl` and `e2el`, and of
+    /// `engine` and `over_engine`: the server's own time, and what came on top. Where there is anything to tell.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
     /// What requests failed of, and how many of each.
@@ -42,6 +42,8 @@ pub struct ServeRecord {
     pub latencies: Vec<f64>,
     pub ttfts: Vec<f64>,
     pub start_times: Vec<f64>,
+    /// In the server's queue, where its replies tell.
+    pub queue_times: Vec<f64>,
 }
 
 impl ServeRecord {
@@ -64,6 +66,11 @@ impl ServeRecord {
         {
             add_metric(&mut metrics, name, values);
         }
+        // What the client waited beyond: parsing, packing pictures, the connection.
+        let engine = done.iter().filter_map(|(_, reply)| reply.engine).collect();
+        let beyond = done.iter().filter_map(|(outcome, reply)| Some(outcome.latency - reply.engine?)).collect();
+        add_metric(&mut metrics, "engine", engine);
+        add_metric(&mut metrics, "over_engine", beyond);
         let total = |of: &dyn Fn(&super::Reply) -> u64| done.iter().map(|(_, reply)| of(reply)).sum::<u64>();
         let (input, output) = (total(&|reply| reply.input_tokens), total(&|reply| reply.output_tokens));
         let images = total(&|reply| reply.images as u64);
@@ -89,6 +96,7 @@ impl ServeRecord {
             images_per_second: images as f64 / duration,
             metrics,
             errors,
+            queue_times: done.iter().filter_map(|(_, reply)| reply.queued).collect(),
             start_times: done.iter().map(|(outcome, _)| outcome.started).collect(),
             latencies,
             ttfts,

@@ -14,11 +14,13 @@ use crate::units::{bytes, flops};
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti bench latency --size B --batch-size 1,4
+  smalti bench latency --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --lookahead 16
   smalti bench latency --size XL --image-size 384 --batch-size 1,8 --json > ours.jsonl
   smalti bench latency --gpt-ckpt c2i_L_256.pt --vq-ckpt vq_ds16_c2i.pt
 
 `times floor` is the time of a step over what its bytes, or its operations, take at the bandwidth and arithmetic rate
-measured right before and after each round: 1 is as fast as the hardware goes.")]
+measured right before and after each round: 1 is as fast as the hardware goes. With --lookahead every batch is drawn
+once more with a pass per token, so that both see the same machine.")]
 pub struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
@@ -42,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
         let peak = subject.peak()?;
         let layout = subject.layout(batch_size, batch_size);
         let executor = subject.executor.as_ref();
-        let mut bench = GenerationBench::new(executor, &subject.model, &layout, subject.sampling)?;
+        let mut bench = GenerationBench::new(executor, &subject.model, &layout, &subject.conditions, subject.sampling)?;
         let rounds = (args.warmup, args.rounds);
         let record = bench.report(executor, &meter, &peak, subject.about(batch_size), rounds)?;
         if args.subject.json {
@@ -71,6 +73,13 @@ fn show(record: &LatencyRecord, how: &str) -> Result<()> {
         other => format!(", {:.2} tokens each, lookahead {other}", record.tokens as f64 / passes),
     };
     tell(format_args!("  passes        {passes:.1} per picture{rows}"))?;
+    if let Some(one_by_one) = record.one_by_one_ms {
+        let times = one_by_one.median / record.time_per_image_ms;
+        tell(format_args!("  one by one    {} ms per picture, {times:.2} times as long", spread(one_by_one, 1)))?;
+        let share = |right: &Option<f64>| right.map_or_else(|| "-".into(), |right| format!("{right:.2}"));
+        let right: Vec<String> = record.acceptance.iter().map(share).collect();
+        tell(format_args!("  right guesses {} of those before which all were right", right.join(" ")))?;
+    }
     let step = &record.step;
     let (floor, work) = (1e3 * step.floor_seconds, format!("{} and {}", bytes(step.bytes), flops(step.flops)));
     let arithmetic = match step.rates.arithmetic {

@@ -12,8 +12,8 @@ use crate::{Error, Result};
 /// A running server under load: so many requests at a time, or so many a second
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
-  smalti bench serve --url http://127.0.0.1:8000 --num-prompts 32 --max-concurrency 8
-  smalti bench serve --url http://127.0.0.1:8000 --num-prompts 64 --request-rate 0.5 --partial-images 2
+  smalti bench serve --num-prompts 32 --max-concurrency 8
+  smalti bench serve --num-prompts 64 --request-rate 0.5 --partial-images 2
   smalti bench serve --url http://127.0.0.1:8000 --prompt \"a red sailboat\" --prompt \"a fox\" --size 512x512
 
 The route is OpenAI's POST /v1/images/generations. `--max-concurrency` alone keeps so many requests under way (closed
@@ -21,7 +21,7 @@ loop); `--request-rate` sends them whether or not others are done (open loop). W
 a stream, and the first preview's time is what TTFT says.")]
 pub struct Args {
     /// The server, http://host:port
-    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
     /// Requests that count
     #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true)]
@@ -35,7 +35,7 @@ pub struct Args {
     /// Requests per second on average, with exponential gaps; `inf` sends all at once
     #[arg(long, default_value_t = f64::INFINITY, value_name = "R", allow_negative_numbers = true)]
     request_rate: f64,
-    /// What to ask for, in turn; by default classes of a class model, `class:0` and so on
+    /// What to ask for, in turn; by default a class model's classes, `class:0` and so on, or one prompt
     #[arg(long = "prompt", value_name = "TEXT")]
     prompts: Vec<String>,
     /// Pictures per request
@@ -83,15 +83,11 @@ pub fn run(args: &Args) -> Result<()> {
     if !url.starts_with("http://") {
         return Err(wrong_option("url", &args.url, "http://host:port", "an https server needs a proxy before it"));
     }
-    let prompts = match args.prompts.is_empty() {
-        true => (0..1000).map(|class| format!("class:{class}")).collect(),
-        false => args.prompts.clone(),
-    };
     let load = ServeLoad {
         url: url.into(),
         api_key: args.api_key.clone(),
         model: args.model.clone(),
-        prompts,
+        prompts: args.prompts.clone(),
         size: args.size.clone(),
         n: args.n,
         partial_images: args.partial_images,
@@ -124,7 +120,15 @@ fn show(record: &ServeRecord) -> Result<()> {
         record.request_throughput, record.max_concurrent_requests
     ))?;
     tell(format_args!("  tokens/s      {:.1}", record.output_throughput))?;
-    for (name, what) in [("e2el", "latency"), ("ttft", "first event"), ("tpot", "per token"), ("itl", "event gap")] {
+    let times = [
+        ("e2el", "latency"),
+        ("engine", "engine"),
+        ("over_engine", "beyond it"),
+        ("ttft", "first event"),
+        ("tpot", "per token"),
+        ("itl", "event gap"),
+    ];
+    for (name, what) in times {
         let Some(median) = record.metrics.get(&format!("median_{name}_ms")) else { continue };
         let of = |which: &str| record.metrics[&format!("{which}_{name}_ms")];
         let (mean, p99) = (of("mean"), of("p99"));

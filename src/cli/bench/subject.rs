@@ -1,6 +1,7 @@
 //! What whole generations are measured on: a model, how it is laid out, and where.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 
@@ -12,8 +13,8 @@ use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
 use crate::cli::progress::Display;
 use crate::cli::{check_image_size, wrong_option};
-use crate::config::{GenerationOptions, GptConfig, Preset, Sampling, VqConfig};
-use crate::generate::{Layout, Lookahead, Model};
+use crate::config::{Condition, GenerationOptions, GptConfig, Preset, Sampling, VqConfig, default_image_size};
+use crate::generate::{Conditioning, Layout, Lookahead, Model, TextFeatures};
 use crate::graph::Elem;
 
 #[derive(ClapArgs, Debug)]
@@ -21,18 +22,18 @@ pub struct SubjectArgs {
     /// Random weights of a released size, made in memory: B, L, XL, XXL, XXXL, 1B, 3B or 7B, with VQ-16
     #[arg(long, default_value = "B", value_name = "SIZE", conflicts_with = "gpt_ckpt")]
     size: String,
-    /// A class-conditional GPT checkpoint instead
+    /// A GPT checkpoint instead; a text model's texts are 20 tokens of no meaning
     #[arg(long, value_name = "FILE", requires = "vq_ckpt")]
     gpt_ckpt: Option<PathBuf>,
     /// The VQ checkpoint that goes with it
     #[arg(long, value_name = "FILE", requires = "gpt_ckpt")]
     vq_ckpt: Option<PathBuf>,
     /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", requires = "gpt_ckpt", allow_negative_numbers = true)]
     n_head: Option<usize>,
-    /// Side of the pictures in pixels
-    #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
-    image_size: usize,
+    /// Side of the pictures in pixels: by default what the checkpoint tells, or 256 of random weights
+    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    image_size: Option<usize>,
     /// Pictures at once; several numbers with commas are measured in turn
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N,...", allow_negative_numbers = true)]
     pub batch_size: Vec<usize>,
@@ -57,12 +58,35 @@ pub struct Subject {
     pub executor: Box<dyn Executor>,
     pub model: Model,
     pub sampling: Sampling,
+    /// What pictures are drawn of, in turn.
+    pub conditions: Vec<Conditioning>,
     name: String,
     image_size: usize,
     precision: Elem,
     vq_precision: Elem,
     lookahead: Lookahead,
     threads: usize,
+}
+
+/// Side of the pictures of random weights.
+const RANDOM_IMAGE_SIZE: usize = 256;
+
+/// Tokens of the texts that stand for prompts.
+const TEXT_TOKENS: usize = 20;
+
+/// All classes of a class model, or one text of no meaning.
+fn conditions(model: &Model) -> Vec<Conditioning> {
+    match model.gpt_config.condition {
+        Condition::Class { num_classes } => (0..num_classes as u32).map(Conditioning::Class).collect(),
+        Condition::Text { cls_token_num, caption_dim } => {
+            let values = vec![0.1; TEXT_TOKENS.min(cls_token_num) * caption_dim];
+            vec![Conditioning::Text(Arc::new(TextFeatures::new(caption_dim, values)))]
+        }
+    }
+}
+
+fn told_image_size(model: &Model) -> usize {
+    default_image_size(&model.gpt, &model.gpt_config.condition, model.vq_config.downsample_size())
 }
 
 impl SubjectArgs {
@@ -75,7 +99,7 @@ impl SubjectArgs {
         let executor = self.device.executor(Some(self.precision), &display)?;
         let vq_precision = self.painter.elem(executor.as_ref())?;
         let precision = self.precision.elem();
-        let (model, name) = match (&self.gpt_ckpt, &self.vq_ckpt) {
+        let (model, name, own_size) = match (&self.gpt_ckpt, &self.vq_ckpt) {
             (Some(gpt), Some(vq)) => {
                 let name = gpt.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 let gpt = Checkpoint::open(gpt, WeightsChoice::Model)?;
@@ -83,22 +107,49 @@ impl SubjectArgs {
                 guess.into_iter().for_each(|guess| display.note(&guess));
                 let vq = Checkpoint::open(vq, WeightsChoice::Model)?;
                 let vq_config = VqConfig::detect(&vq)?;
-                check_image_size(self.image_size, vq_config.downsample_size())?;
-                (Model::new((gpt, config), (vq, vq_config))?, name)
+                let model = Model::new((gpt, config), (vq, vq_config))?;
+                let own_size = told_image_size(&model);
+                (model, name, own_size)
             }
             _ => {
-                latent_size(self.image_size)?;
+                latent_size(self.image_size.unwrap_or(RANDOM_IMAGE_SIZE))?;
                 let preset = preset("size", &self.size)?;
-                (random_model(preset, precision)?, preset.name.to_string())
+                (random_model(preset, precision)?, preset.name.to_string(), RANDOM_IMAGE_SIZE)
             }
         };
+        let image_size = self.image_size.unwrap_or(own_size);
+        let downsample_size = model.vq_config.downsample_size();
+        check_image_size(image_size, downsample_size)?;
+        let tokens = (image_size / downsample_size).pow(2);
         let lookahead = self
             .lookahead
             .parse()
-            .map_err(|_| wrong_option("lookahead", &self.lookahead, "auto, or 1 to the tokens of a picture", ""))?;
-        let sampling = self.options.of_model(&model.gpt_config.condition).validate(model.gpt_config.vocab_size)?;
-        let (image_size, threads) = (self.image_size, self.device.threads);
-        Ok(Subject { executor, model, sampling, name, image_size, precision, vq_precision, lookahead, threads })
+            .ok()
+            .filter(|lookahead| !matches!(lookahead, Lookahead::Window(window) if *window > tokens))
+            .ok_or_else(|| {
+                wrong_option(
+                    "lookahead",
+                    &self.lookahead,
+                    format!("auto or 1 to {tokens}, the tokens of a picture"),
+                    "",
+                )
+            })?;
+        let sampling =
+            self.options.of_model(&model.gpt, &model.gpt_config.condition).validate(model.gpt_config.vocab_size)?;
+        let threads = self.device.threads;
+        let conditions = conditions(&model);
+        Ok(Subject {
+            executor,
+            model,
+            sampling,
+            conditions,
+            name,
+            image_size,
+            precision,
+            vq_precision,
+            lookahead,
+            threads,
+        })
     }
 }
 
@@ -150,8 +201,8 @@ impl Subject {
             None => "no guidance".into(),
         };
         format!(
-            "{} {}, VQ in {}, {} px, {guidance}, {}",
-            model, about.dtype, about.vq_dtype, about.image_size, about.device
+            "{} {}, VQ in {}, {} px, {guidance}, lookahead {}, {}",
+            model, about.dtype, about.vq_dtype, about.image_size, about.lookahead, about.device
         )
     }
 }

@@ -15,7 +15,8 @@ use crate::units::bytes;
   smalti bench throughput --size B --batch-size 4 --num-images 16
   smalti bench throughput --size XL --image-size 384 --batch-size 8,32,128 --num-images 512 --json
 
-Tokens are counted as vLLM counts them, the condition's one per picture included; guidance's second copy is not.")]
+Tokens are counted as vLLM counts them, the condition's one per picture included; guidance's second copy is not. `bench latency` tells
+steps, first tokens and floors.")]
 pub struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
@@ -46,7 +47,8 @@ pub fn run(args: &Args) -> Result<()> {
         let layout = subject.layout(batch_size, args.num_images.unwrap_or(4 * batch_size));
         let executor = subject.executor.as_ref();
         let about = subject.about(batch_size);
-        let record = throughput(executor, &subject.model, &layout, subject.sampling, &peak, about, args.rounds)?;
+        let what = (&subject.conditions[..], subject.sampling);
+        let record = throughput(executor, &subject.model, &layout, what, &peak, about, args.rounds)?;
         if args.subject.json {
             tell(serde_json::to_string(&record).expect("numbers"))?;
             continue;

@@ -31,6 +31,17 @@ impl Passes {
         }
     }
 
+    /// Counts others' windows as well.
+    pub fn add(&mut self, others: &Self) {
+        self.windows += others.windows;
+        self.tokens += others.tokens;
+        self.guesses.resize(self.guesses.len().max(others.guesses.len()), Guesses::default());
+        for (own, other) in self.guesses.iter_mut().zip(&others.guesses) {
+            own.reached += other.reached;
+            own.right += other.right;
+        }
+    }
+
     /// Passes that pictures took part in: with one picture at a time the passes themselves, divided by the number of
     /// pictures what one takes.
     pub fn windows(&self) -> u64 {
@@ -72,5 +83,10 @@ mod tests {
         passes.take_in(4, &[2, 0, 0, 0]);
         assert_eq!(passes.acceptance(), [Some(0.4), Some(0.75), None]);
         assert_eq!(passes.tokens_per_pass(), 27.0 / 20.0);
+        let mut sum = Passes::default();
+        sum.take_in(3, &[0, 8, 0]);
+        sum.add(&passes);
+        assert_eq!((sum.windows(), sum.tokens()), (28, 43));
+        assert_eq!(sum.acceptance(), [Some(12.0 / 18.0), Some(3.0 / 12.0), None]);
     }
 }
