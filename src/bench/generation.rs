@@ -8,7 +8,7 @@ use crate::Result;
 use crate::backend::Executor;
 use crate::checkpoint::{self, DType, Entry};
 use crate::config::{Condition, GptConfig, Preset, Sampling, VqConfig};
-use crate::generate::{Conditioning, Generator, Layout, Lookahead, Model, Passes, Request, requests};
+use crate::generate::{Conditioning, Generator, Layout, Lookahead, Model, Painter, Passes, Request, Session, requests};
 use crate::graph::{Cost, Elem, Extent, Load};
 use crate::models::{GptGraph, GptShape};
 
@@ -79,6 +79,11 @@ impl GenerationBench {
         self.tokens
     }
 
+    /// What draws, and what paints.
+    pub(super) fn parts(&mut self) -> (&mut Session, &mut Painter) {
+        self.generator.parts()
+    }
+
     /// Draws and paints the batch once.
     pub fn run(&mut self) -> Result<Run> {
         let (session, painter) = self.generator.parts();
@@ -126,8 +131,8 @@ impl GenerationBench {
         about: About,
         (warmup, iterations): (usize, usize),
     ) -> Result<LatencyRecord> {
-        // At least one: it touches all memory for the first time.
         let looks_ahead = self.lookahead != Lookahead::Window(1);
+        // At least one: it touches all memory for the first time.
         for _ in 0..warmup.max(1) {
             self.run()?;
             if looks_ahead {

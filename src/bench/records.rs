@@ -171,20 +171,28 @@ pub struct ThroughputRecord {
     pub output_tokens_per_second: f64,
     pub images_per_second: f64,
     pub peak_memory_bytes: Option<u64>,
+    /// Of one batch by itself, as [`LatencyRecord`] tells them.
+    pub ttft_ms: Spread,
+    pub ms_per_step: Spread,
+    pub vq_decode_ms: Spread,
+    pub passes_per_image: f64,
+    pub step: Floor,
+    pub times_floor: Spread,
 }
 
 impl ThroughputRecord {
-    /// From the seconds of some runs of `images` pictures with `tokens` tokens each.
+    /// From the seconds of some runs of `images` pictures, and what one batch of them told.
     pub(super) fn new(
-        about: About,
+        batch: LatencyRecord,
         elapsed_times: Vec<f64>,
-        (images, tokens): (usize, usize),
+        images: usize,
         peak_memory_bytes: Option<u64>,
     ) -> Self {
+        let tokens = batch.tokens;
         let elapsed_time = percentile(&elapsed_times, 50.0);
         let per_second = |count: usize| count as f64 / elapsed_time;
         Self {
-            about,
+            about: batch.about,
             elapsed_time,
             num_requests: images,
             total_num_tokens: images * (1 + tokens),
@@ -194,6 +202,12 @@ impl ThroughputRecord {
             images_per_second: per_second(images),
             elapsed_times,
             peak_memory_bytes,
+            ttft_ms: batch.ttft_ms,
+            ms_per_step: batch.ms_per_step,
+            vq_decode_ms: batch.vq_decode_ms,
+            passes_per_image: batch.passes_per_image,
+            step: batch.step,
+            times_floor: batch.times_floor,
         }
     }
 }

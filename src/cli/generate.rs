@@ -11,7 +11,7 @@ use super::output::{COLUMNS, Gallery, Output, check_file};
 use super::parameters::{Parameters, file_name};
 use super::progress::Display;
 use super::subjects::{Encoding, Subject, SubjectArgs};
-use super::{check_image_size, plural, tell, wrong_option};
+use super::{check_image_size, parse_lookahead, plural, tell, wrong_option};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{Condition, GenerationOptions, GptConfig, Labels, default_image_size};
 use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
@@ -106,10 +106,7 @@ pub fn run(args: &Args) -> Result<()> {
     let image_size =
         args.image_size.unwrap_or_else(|| default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size));
     check_image_size(image_size, downsample_size)?;
-    let lookahead = args.lookahead.parse().map_err(|_| {
-        let tokens = (image_size / downsample_size).pow(2);
-        wrong_option("lookahead", &args.lookahead, format!("auto or 1 to {tokens}, the tokens of a picture"), "")
-    })?;
+    let lookahead = parse_lookahead(&args.lookahead, (image_size / downsample_size).pow(2))?;
     let executor = args.device.executor(Some(args.precision), &display)?;
     let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
     let subjects = args.subjects.resolve(&args.gpt_ckpt, &model.gpt_config, labels.as_ref(), &encoding, &display)?;

@@ -29,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cuda::kernels;
+use crate::generate::Lookahead;
 use crate::image::MAX_SIDE;
 use crate::{Error, Result};
 
@@ -122,6 +123,14 @@ fn check_image_size(size: usize, downsample_size: usize) -> Result<()> {
     let expected = format!("a multiple of {downsample_size}, the VQ model's down-sampling, up to {MAX_SIDE}");
     let near = (size.min(MAX_SIDE) / downsample_size).max(1) * downsample_size;
     Err(wrong_option("image-size", size, expected, &format!("{near} fits")))
+}
+
+/// Reads `--lookahead` for pictures of `tokens` tokens.
+fn parse_lookahead(text: &str, tokens: usize) -> Result<Lookahead> {
+    match text.parse() {
+        Ok(lookahead) if !matches!(lookahead, Lookahead::Window(window) if window > tokens) => Ok(lookahead),
+        _ => Err(wrong_option("lookahead", text, format!("auto or 1 to {tokens}, the tokens of a picture"), "")),
+    }
 }
 
 /// An option that is out of its range.

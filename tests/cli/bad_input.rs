@@ -163,6 +163,7 @@ fn models_that_cannot_be_used() {
             (&["bench", "text", "--t5-path", &gpt], 1, &["gpt.pt", "shared.weight"]),
             (&["bench", "vq", "--image-size", "16"], 2, &["--image-size 16", "from 32 to"]),
             (&["bench", "latency", "--size", "Q"], 2, &["--size Q", "one of B, L"]),
+            (&["bench", "latency", "--size", "7B", "--lookahead", "257"], 2, &["--lookahead 257", "1 to 256"]),
             (&["bench", "latency", "--batch-size", "1,0"], 2, &["--batch-size 0", "1 to"]),
             (&["bench", "latency", "--gpt-ckpt", &gpt], 2, &["--vq-ckpt"]),
             (&["bench", "throughput", "--batch-size", "8", "--num-images", "4"], 2, &["--num-images 4", "at least 8"]),

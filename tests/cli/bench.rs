@@ -103,6 +103,14 @@ fn throughput_counts_as_vllm_counts() {
     same(number(record, "requests_per_second"), 5.0 / elapsed);
     same(number(record, "tokens_per_second"), 85.0 / elapsed);
     same(number(record, "output_tokens_per_second"), 80.0 / elapsed);
+    let (ttft, step) = (number(record, "ttft_ms.median"), number(record, "ms_per_step.median"));
+    assert!(ttft > 0.0 && step > 0.0 && number(record, "vq_decode_ms.median") > 0.0, "{record}");
+    same(1e-3 * step / number(record, "step.floor_seconds"), number(record, "times_floor.median"));
+    assert_eq!(number(record, "passes_per_image"), 16.0);
+    let table = bench("throughput", &["--batch-size", "2", "--num-images", "2", "--rounds", "1"]).lines().join("\n");
+    for part in ["images/s", "first token", "times floor", "VQ decode", "peak memory"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
 }
 
 #[test]

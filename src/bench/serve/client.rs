@@ -59,7 +59,10 @@ impl<'a> Client<'a> {
         let named = self.load.model.clone().or(first["id"].as_str().map(String::from));
         let prompts = match first["task"].as_str() {
             Some("t2i") => vec!["a red sailboat left of a yellow moon at night".into()],
-            _ => (0..first["num_classes"].as_u64().unwrap_or(CLASSES)).map(|class| format!("class:{class}")).collect(),
+            _ => {
+                let classes = first["num_classes"].as_u64().filter(|&classes| classes > 0).unwrap_or(CLASSES);
+                (0..classes).map(|class| format!("class:{class}")).collect()
+            }
         };
         Ok(Served { model: named.unwrap_or_else(|| "unknown".into()), prompts })
     }

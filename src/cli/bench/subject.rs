@@ -12,7 +12,7 @@ use crate::bench::{About, Meter, PeakMemory, random_model};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
 use crate::cli::progress::Display;
-use crate::cli::{check_image_size, wrong_option};
+use crate::cli::{check_image_size, parse_lookahead, wrong_option};
 use crate::config::{Condition, GenerationOptions, GptConfig, Preset, Sampling, VqConfig, default_image_size};
 use crate::generate::{Conditioning, Layout, Lookahead, Model, TextFeatures};
 use crate::graph::Elem;
@@ -112,7 +112,9 @@ impl SubjectArgs {
                 (model, name, own_size)
             }
             _ => {
-                latent_size(self.image_size.unwrap_or(RANDOM_IMAGE_SIZE))?;
+                // What is wrong is told before weights are made.
+                let latent_size = latent_size(self.image_size.unwrap_or(RANDOM_IMAGE_SIZE))?;
+                parse_lookahead(&self.lookahead, latent_size.pow(2))?;
                 let preset = preset("size", &self.size)?;
                 (random_model(preset, precision)?, preset.name.to_string(), RANDOM_IMAGE_SIZE)
             }
@@ -120,20 +122,7 @@ impl SubjectArgs {
         let image_size = self.image_size.unwrap_or(own_size);
         let downsample_size = model.vq_config.downsample_size();
         check_image_size(image_size, downsample_size)?;
-        let tokens = (image_size / downsample_size).pow(2);
-        let lookahead = self
-            .lookahead
-            .parse()
-            .ok()
-            .filter(|lookahead| !matches!(lookahead, Lookahead::Window(window) if *window > tokens))
-            .ok_or_else(|| {
-                wrong_option(
-                    "lookahead",
-                    &self.lookahead,
-                    format!("auto or 1 to {tokens}, the tokens of a picture"),
-                    "",
-                )
-            })?;
+        let lookahead = parse_lookahead(&self.lookahead, (image_size / downsample_size).pow(2))?;
         let sampling =
             self.options.of_model(&model.gpt, &model.gpt_config.condition).validate(model.gpt_config.vocab_size)?;
         let threads = self.device.threads;

@@ -15,8 +15,8 @@ use crate::units::bytes;
   smalti bench throughput --size B --batch-size 4 --num-images 16
   smalti bench throughput --size XL --image-size 384 --batch-size 8,32,128 --num-images 512 --json
 
-Tokens are counted as vLLM counts them, the condition's one per picture included; guidance's second copy is not. `bench latency` tells
-steps, first tokens and floors.")]
+Tokens are counted as vLLM counts them, the condition's one per picture included; guidance's second copy is not. First
+token, step and VQ decode (of one picture) are those of a batch by itself, before the rounds.")]
 pub struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
@@ -35,11 +35,21 @@ pub fn run(args: &Args) -> Result<()> {
         check_images(images, args.subject.batch_size.iter().copied().max().unwrap_or(1))?;
     }
     let subject = args.subject.open()?;
+    let meter = subject.meter()?;
     if !args.subject.json {
         tell(subject.title())?;
         tell(format_args!(
-            "{:>6} {:>7} {:>10} {:>10} {:>22} {:>12}",
-            "batch", "images", "images/s", "tokens/s", "seconds", "peak memory"
+            "{:>6} {:>7} {:>10} {:>10} {:>22} {:>11} {:>8} {:>11} {:>9} {:>11}",
+            "batch",
+            "images",
+            "images/s",
+            "tokens/s",
+            "seconds",
+            "first token",
+            "step",
+            "times floor",
+            "VQ decode",
+            "peak memory"
         ))?;
     }
     for &batch_size in &args.subject.batch_size {
@@ -48,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         let executor = subject.executor.as_ref();
         let about = subject.about(batch_size);
         let what = (&subject.conditions[..], subject.sampling);
-        let record = throughput(executor, &subject.model, &layout, what, &peak, about, args.rounds)?;
+        let record = throughput(executor, &subject.model, &layout, what, (&meter, &peak), about, args.rounds)?;
         if args.subject.json {
             tell(serde_json::to_string(&record).expect("numbers"))?;
             continue;
@@ -58,8 +68,14 @@ pub fn run(args: &Args) -> Result<()> {
         let seconds = format!("{:.2} ({least:.2} to {most:.2})", record.elapsed_time);
         let memory = record.peak_memory_bytes.map_or_else(|| "-".into(), bytes);
         tell(format_args!(
-            "{batch_size:>6} {:>7} {:>10.4} {:>10.1} {seconds:>22} {memory:>12}",
-            record.num_requests, record.images_per_second, record.tokens_per_second
+            "{batch_size:>6} {:>7} {:>10.4} {:>10.1} {seconds:>22} {:>8.1} ms {:>5.1} ms {:>11.2} {:>6.0} ms {memory:>11}",
+            record.num_requests,
+            record.images_per_second,
+            record.tokens_per_second,
+            record.ttft_ms.median,
+            record.ms_per_step.median,
+            record.times_floor.median,
+            record.vq_decode_ms.median
         ))?;
     }
     Ok(())
