@@ -169,6 +169,7 @@ fn models_that_cannot_be_used() {
             (&["bench", "throughput", "--batch-size", "8", "--num-images", "4"], 2, &["--num-images 4", "at least 8"]),
             (&["bench", "kernels", "--rounds", "0"], 2, &["--rounds 0", "1 to"]),
             (&["bench", "serve", "--request-rate", "0"], 2, &["--request-rate 0", "above 0"]),
+            (&["bench", "serve", "--goodput", "itl:5"], 2, &["itl:5", "as e2el:500"]),
             (&["bench", "serve", "--partial-images", "4"], 2, &["--partial-images 4", "0 to 3"]),
             (&["bench", "serve", "--url", "https://a"], 2, &["--url https://a", "http://host:port"]),
             (&["bench", "plot"], 2, &["<FILE>"]),

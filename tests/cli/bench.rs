@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::program::{Folder, Run, fixture, gpt, vq};
 
@@ -209,7 +209,8 @@ fn bench_serve(answer: Answer, args: &[&str]) -> Run {
 
 #[test]
 fn a_server_is_measured_in_a_closed_loop() {
-    let run = bench_serve(Answer::Plain, &["--num-prompts", "6", "--max-concurrency", "2"]);
+    let goals = ["--goodput", "e2el:60000,ttft:60000", "--label", "golden load"];
+    let run = bench_serve(Answer::Plain, &[&["--num-prompts", "6", "--max-concurrency", "2"][..], &goals].concat());
     let record = &records(&run)[0];
     assert_eq!((number(record, "completed"), number(record, "failed")), (6.0, 0.0));
     assert_eq!((number(record, "total_input_tokens"), number(record, "total_output_tokens")), (6.0, 96.0));
@@ -219,20 +220,27 @@ fn a_server_is_measured_in_a_closed_loop() {
     // Three after each other on each of two connections.
     assert!(duration >= 0.06 && number(record, "median_e2el_ms") >= 20.0, "{record}");
     same(number(record, "request_throughput"), 6.0 / duration);
+    same(number(record, "request_goodput"), 6.0 / duration);
     same(number(record, "output_throughput"), 96.0 / duration);
     same(number(record, "total_token_throughput"), 102.0 / duration);
+    assert_eq!(
+        (record["label"].as_str(), &record["output_lens"]),
+        (Some("golden load"), &json!([16, 16, 16, 16, 16, 16]))
+    );
     assert!(record["median_itl_ms"].is_null(), "a plain reply has no times between: {record}");
 }
 
 #[test]
 fn a_server_is_measured_in_an_open_loop() {
     // Gaps of 1 ms on average, replies of 50 ms: requests do not wait for each other.
-    let run = bench_serve(Answer::Stream, &["--num-prompts", "20", "--request-rate", "1000", "--partial-images", "1"]);
+    let load = ["--num-prompts", "20", "--request-rate", "1000", "--partial-images", "1", "--goodput", "ttft:1"];
+    let run = bench_serve(Answer::Stream, &load);
     let record = &records(&run)[0];
     assert_eq!((number(record, "completed"), number(record, "request_rate")), (20.0, 1000.0));
     assert!(number(record, "max_concurrent_requests") > 2.0, "{record}");
     let (ttft, itl, e2el) =
         (number(record, "mean_ttft_ms"), number(record, "mean_itl_ms"), number(record, "mean_e2el_ms"));
+    assert_eq!(number(record, "request_goodput"), 0.0, "no first event comes within 1 ms");
     assert!(ttft >= 20.0 && itl >= 25.0 && e2el >= ttft + itl - 1.0, "{record}");
     // (latency - first event) / (16 tokens - 1)
     let tpot = number(record, "mean_tpot_ms");

@@ -38,6 +38,14 @@ pub struct Reply {
     pub engine: Option<f64>,
 }
 
+impl Reply {
+    /// Of a stream of `latency` seconds; `None` where nothing lies between its events.
+    pub fn seconds_per_token(&self, latency: f64) -> Option<f64> {
+        let several = self.events.len() > 1 && self.output_tokens > 1;
+        several.then(|| (latency - self.events[0]) / (self.output_tokens - 1) as f64)
+    }
+}
+
 impl<'a> Client<'a> {
     pub fn new(load: &'a ServeLoad) -> Self {
         let config = ureq::Agent::config_builder()

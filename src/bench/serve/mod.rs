@@ -5,6 +5,7 @@
 //! as a stream, and the first event's time stands for the time to the first token.
 
 mod client;
+mod goal;
 mod record;
 mod schedule;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::client::{Client, Reply};
+pub use self::goal::Goal;
 pub use self::record::ServeRecord;
 use self::schedule::arrivals;
 use crate::Result;
@@ -45,6 +47,10 @@ pub struct ServeLoad {
     pub seed: u64,
     /// A request that takes longer has failed.
     pub timeout: Duration,
+    /// What a request must meet to count in `request_goodput`.
+    pub goodput: Vec<Goal>,
+    /// What the record calls the run.
+    pub label: Option<String>,
 }
 
 /// One request's fate. Times in seconds.

@@ -16,7 +16,10 @@ pub struct ServeRecord {
     pub date: String,
     pub endpoint_type: &'static str,
     pub backend: &'static str,
+    pub label: Option<String>,
     pub model_id: String,
+    /// The model's: pictures have no other.
+    pub tokenizer_id: String,
     pub num_prompts: usize,
     /// Requests per second, or "inf".
     pub request_rate: serde_json::Value,
@@ -28,6 +31,8 @@ pub struct ServeRecord {
     pub total_input_tokens: u64,
     pub total_output_tokens: u64,
     pub request_throughput: f64,
+    /// Requests per second that met all goals, where there are any.
+    pub request_goodput: Option<f64>,
     pub output_throughput: f64,
     pub total_token_throughput: f64,
     pub max_concurrent_requests: usize,
@@ -42,6 +47,8 @@ pub struct ServeRecord {
     pub latencies: Vec<f64>,
     pub ttfts: Vec<f64>,
     pub start_times: Vec<f64>,
+    pub input_lens: Vec<u64>,
+    pub output_lens: Vec<u64>,
     /// In the server's queue, where its replies tell.
     pub queue_times: Vec<f64>,
 }
@@ -55,11 +62,8 @@ impl ServeRecord {
         }
         let latencies: Vec<f64> = done.iter().map(|(outcome, _)| outcome.latency).collect();
         let ttfts: Vec<f64> = done.iter().map(|(_, reply)| reply.events[0]).collect();
-        // Between the first event and the end there is something to divide only in a stream.
-        let streamed = || done.iter().filter(|(_, reply)| reply.events.len() > 1);
-        let tpots = streamed().filter(|(_, reply)| reply.output_tokens > 1);
-        let tpots = tpots.map(|(o, reply)| (o.latency - reply.events[0]) / (reply.output_tokens - 1) as f64);
-        let itls = streamed().flat_map(|(_, reply)| reply.events.windows(2).map(|pair| pair[1] - pair[0]));
+        let tpots = done.iter().filter_map(|(outcome, reply)| reply.seconds_per_token(outcome.latency));
+        let itls = done.iter().flat_map(|(_, reply)| reply.events.windows(2).map(|pair| pair[1] - pair[0]));
         let mut metrics = BTreeMap::new();
         for (name, values) in
             [("ttft", ttfts.clone()), ("tpot", tpots.collect()), ("itl", itls.collect()), ("e2el", latencies.clone())]
@@ -71,14 +75,18 @@ impl ServeRecord {
         let beyond = done.iter().filter_map(|(outcome, reply)| Some(outcome.latency - reply.engine?)).collect();
         add_metric(&mut metrics, "engine", engine);
         add_metric(&mut metrics, "over_engine", beyond);
-        let total = |of: &dyn Fn(&super::Reply) -> u64| done.iter().map(|(_, reply)| of(reply)).sum::<u64>();
-        let (input, output) = (total(&|reply| reply.input_tokens), total(&|reply| reply.output_tokens));
-        let images = total(&|reply| reply.images as u64);
+        let input_lens: Vec<u64> = done.iter().map(|(_, reply)| reply.input_tokens).collect();
+        let output_lens: Vec<u64> = done.iter().map(|(_, reply)| reply.output_tokens).collect();
+        let (input, output) = (input_lens.iter().sum::<u64>(), output_lens.iter().sum::<u64>());
+        let images = done.iter().map(|(_, reply)| reply.images).sum::<usize>();
+        let good = outcomes.iter().filter(|outcome| load.goodput.iter().all(|goal| goal.met(outcome))).count();
         let rate = load.request_rate;
         Self {
             date: date(SystemTime::now()),
             endpoint_type: "openai-images",
             backend: "openai-images",
+            label: load.label.clone(),
+            tokenizer_id: model_id.clone(),
             model_id,
             num_prompts: load.requests,
             request_rate: if rate.is_finite() { rate.into() } else { "inf".into() },
@@ -90,6 +98,7 @@ impl ServeRecord {
             total_input_tokens: input,
             total_output_tokens: output,
             request_throughput: done.len() as f64 / duration,
+            request_goodput: (!load.goodput.is_empty()).then(|| good as f64 / duration),
             output_throughput: output as f64 / duration,
             total_token_throughput: (input + output) as f64 / duration,
             max_concurrent_requests: most,
@@ -100,6 +109,8 @@ impl ServeRecord {
             start_times: done.iter().map(|(outcome, _)| outcome.started).collect(),
             latencies,
             ttfts,
+            input_lens,
+            output_lens,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use super::check_range;
-use crate::bench::serve::{ServeLoad, ServeRecord, drive};
+use crate::bench::serve::{Goal, ServeLoad, ServeRecord, drive};
 use crate::cli::{plural, tell, wrong_option};
 use crate::{Error, Result};
 
@@ -59,6 +59,13 @@ pub struct Args {
     /// Seconds after which a request has failed
     #[arg(long, default_value_t = 600, value_name = "S", allow_negative_numbers = true)]
     timeout: u64,
+    /// What a request must meet to count as good, in ms: ttft (first event), tpot (per token), e2el (whole); several with
+    /// commas
+    #[arg(long, value_name = "METRIC:MS,...", value_delimiter = ',', allow_hyphen_values = true)]
+    goodput: Vec<Goal>,
+    /// What the JSON calls this run
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
     /// One line of JSON, with the keys of `vllm bench serve`, instead of text
     #[arg(long)]
     json: bool,
@@ -97,6 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
         request_rate: args.request_rate,
         seed: args.seed,
         timeout: Duration::from_secs(args.timeout.max(1)),
+        goodput: args.goodput.clone(),
+        label: args.label.clone(),
     };
     let record = drive(&load)?;
     if args.json {
@@ -119,6 +128,9 @@ fn show(record: &ServeRecord) -> Result<()> {
         "  requests/s    {:.4}, {} under way at most",
         record.request_throughput, record.max_concurrent_requests
     ))?;
+    if let Some(goodput) = record.request_goodput {
+        tell(format_args!("  good ones/s   {goodput:.4}"))?;
+    }
     tell(format_args!("  tokens/s      {:.1}", record.output_throughput))?;
     let times = [
         ("e2el", "latency"),
