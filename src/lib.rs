@@ -54,6 +54,7 @@ pub mod graph;
 pub mod image;
 pub mod math;
 pub mod models;
+pub mod process;
 pub mod selftest;
 #[cfg(feature = "server")]
 pub mod serve;

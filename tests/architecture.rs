@@ -8,6 +8,7 @@ use std::path::Path;
 /// What a room may name of the crate, itself aside. `error` stands for `Error` and `Result`.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("units", &[]),
+    ("process", &[]),
     ("error", &["units"]),
     ("math", &[]),
     ("files", &["error"]),
@@ -18,7 +19,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("graph", &["math", "units"]),
     ("models", &["config", "error", "graph"]),
     ("backend", &["checkpoint", "error", "graph", "math"]),
-    ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models"]),
+    ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models", "process"]),
     ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
     ("engine", &["backend", "checkpoint", "config", "error", "generate", "graph", "image"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),

@@ -305,6 +305,10 @@ fn a_device_that_runs_ahead_draws_the_same_codes() {
 struct Small(CpuExecutor, u64);
 
 impl Executor for Small {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
     fn describe(&self) -> String {
         self.0.describe()
     }

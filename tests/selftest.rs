@@ -92,6 +92,10 @@ struct Wrong(CpuExecutor);
 struct WrongPlan(Box<dyn Plan>);
 
 impl Executor for Wrong {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
     fn describe(&self) -> String {
         "wrong".into()
     }

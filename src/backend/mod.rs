@@ -23,6 +23,9 @@ use crate::graph::{BufferId, Elem, Extent, Graph, Op, PhaseId};
 
 /// A device that graphs can be laid out on.
 pub trait Executor: Send + Sync {
+    /// Its kind in a word: `cpu`, `cuda`.
+    fn backend(&self) -> &'static str;
+
     /// What runs: processor and instruction set, for people.
     fn describe(&self) -> String;
 
@@ -31,6 +34,11 @@ pub trait Executor: Send + Sync {
 
     /// Bytes of memory that a plan may still take.
     fn free_memory(&self) -> u64;
+
+    /// Bytes of the device's own memory that are taken, by whomever; `None` where its memory is the host's.
+    fn used_memory(&self) -> Option<u64> {
+        None
+    }
 
     /// Bytes per second that a copy in the device's own memory reads and writes, measured now; `None` where that
     /// memory is the host's.

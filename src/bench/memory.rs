@@ -1,6 +1,7 @@
 //! The most memory that a measurement took.
 
 use crate::backend::Executor;
+use crate::process;
 
 /// Counts from its making on.
 pub struct PeakMemory {
@@ -25,11 +26,7 @@ impl PeakMemory {
         match self.free_before {
             // A plan allocates all that it will need when it is laid out.
             Some(before) => Some(before.saturating_sub(executor.free_memory())),
-            None => {
-                let status = std::fs::read_to_string("/proc/self/status").ok()?;
-                let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-                Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-            }
+            None => process::memory("VmHWM"),
         }
     }
 }

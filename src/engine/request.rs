@@ -134,12 +134,14 @@ pub enum Event {
 /// Where a request's time went. Others' work in between counts too, so parts need not add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// From its submission until its first picture was begun.
+    /// From its submission until it left the queue.
     pub queued: Duration,
     /// Its prompts through the text encoder.
     pub encoding: Duration,
     /// From its submission until its first code was drawn.
     pub first_token: Duration,
+    /// From its first picture's beginning until its last code was drawn.
+    pub drawing: Duration,
     /// From its submission until all was painted.
     pub total: Duration,
     /// Its pictures and previews through the VQ decoder.

@@ -96,8 +96,11 @@ pub struct Session {
 /// What a session's engine tells when it is ready.
 #[derive(Clone, Debug)]
 pub(super) struct About {
+    pub backend: &'static str,
     /// The device, for people.
     pub device: String,
+    /// Bytes of its own memory that the models took.
+    pub device_memory: Option<u64>,
     /// Pictures at once.
     pub places: usize,
     pub notes: Vec<String>,
@@ -226,9 +229,20 @@ impl Session {
         &self.model
     }
 
+    /// The device's kind in a word: `cpu`, `cuda`.
+    pub fn backend(&self) -> &'static str {
+        self.about.backend
+    }
+
     /// The device, for people.
     pub fn device(&self) -> &str {
         &self.about.device
+    }
+
+    /// Bytes of the device's own memory that the transformer and the VQ decoder took; `None` where its memory is the
+    /// host's.
+    pub fn device_memory(&self) -> Option<u64> {
+        self.about.device_memory
     }
 
     /// Pictures at once.

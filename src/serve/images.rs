@@ -207,6 +207,7 @@ fn told(timings: &Timings) -> Value {
     json!({
         "queued": timings.queued.as_secs_f64(),
         "text_encode": timings.encoding.as_secs_f64(),
+        "decode": timings.drawing.as_secs_f64(),
         "first_token": timings.first_token.as_secs_f64(),
         "vq_decode": timings.painting.as_secs_f64(),
         "total": timings.total.as_secs_f64(),

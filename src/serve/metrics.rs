@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::app::App;
-use crate::engine::{Stats, Timings};
+use crate::engine::{Session, Stats, Timings};
+use crate::process;
 
 /// Upper ends of the buckets, in seconds.
 const BUCKETS: [f64; 20] =
@@ -84,7 +85,7 @@ impl Metrics {
     }
 
     /// All of it, with what the engine tells.
-    pub fn text(&self, app: &App, stats: &Stats, device: &str) -> String {
+    pub fn text(&self, app: &App, stats: &Stats, session: Option<&Session>) -> String {
         let counts = self.lock();
         let mut out = String::new();
         let task = if app.model.num_classes().is_some() { "c2i" } else { "t2i" };
@@ -93,9 +94,23 @@ impl Metrics {
             head(&mut out, name, kind, help);
             line(&mut out, &format!("{name}{labels}"), value);
         };
+        let (backend, device) = session.map_or(("", ""), |session| (session.backend(), session.device()));
         let device: String = device.chars().filter(|c| !matches!(c, '"' | '\\' | '\n')).collect();
-        let build = format!("{{version=\"{version}\",commit=\"{commit}\",device=\"{device}\"}}");
+        let build = format!("{{version=\"{version}\",commit=\"{commit}\",backend=\"{backend}\",device=\"{device}\"}}");
         figure("smalti_build_info", "gauge", "The build and its device.", &build, 1.0);
+        if let Some(bytes) = session.and_then(Session::device_memory) {
+            let models = "{kind=\"models\"}";
+            figure(
+                "smalti_device_memory_bytes",
+                "gauge",
+                "The device's memory, by what took it.",
+                models,
+                bytes as f64,
+            );
+        }
+        if let Some(bytes) = process::memory("VmRSS") {
+            figure("process_resident_memory_bytes", "gauge", "The host's memory.", "", bytes as f64);
+        }
         figure("smalti_requests_running", "gauge", "Requests that are drawn or painted.", "", stats.running as f64);
         figure("smalti_requests_waiting", "gauge", "Requests in the queue.", "", stats.waiting as f64);
         let share = stats.places_taken as f64 / stats.places.max(1) as f64;
@@ -191,6 +206,7 @@ impl Account {
         counts.latency.observe(self.started.elapsed());
         counts.queue.observe(timings.queued);
         counts.first_token.observe(timings.first_token);
+        counts.stages.entry("decode").or_default().observe(timings.drawing);
         counts.stages.entry("vq_decode").or_default().observe(timings.painting);
         if self.app.model.num_classes().is_none() {
             counts.stages.entry("text_encode").or_default().observe(timings.encoding);

@@ -19,6 +19,10 @@ struct LatePlan {
 }
 
 impl Executor for Late {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
     fn describe(&self) -> String {
         self.0.describe()
     }

@@ -114,6 +114,10 @@ struct Gated {
 }
 
 impl Executor for Gated {
+    fn backend(&self) -> &'static str {
+        self.executor.backend()
+    }
+
     fn describe(&self) -> String {
         "gated".into()
     }

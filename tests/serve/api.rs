@@ -184,6 +184,13 @@ fn metrics_are_prometheus_and_add_up() {
     assert_eq!(server.figure("smalti_generation_tokens_total"), 32.0);
     assert_eq!(server.figure("smalti_e2e_request_latency_seconds_count"), 1.0);
     assert_eq!(server.figure("smalti_stage_seconds_count{stage=\"image_encode\"}"), 2.0);
+    for stage in ["decode", "vq_decode"] {
+        let labels = format!("{{stage=\"{stage}\"}}");
+        assert_eq!(server.figure(&format!("smalti_stage_seconds_count{labels}")), 1.0);
+        assert!(server.figure(&format!("smalti_stage_seconds_sum{labels}")) > 0.0);
+    }
+    assert!(text.contains(",backend=\"cpu\",device=\"cpu ("), "{text}");
+    assert!(cfg!(not(target_os = "linux")) || server.figure("process_resident_memory_bytes") > 1e6);
     for idle in ["smalti_requests_running", "smalti_requests_waiting"] {
         assert_eq!(server.figure(idle), 0.0);
     }

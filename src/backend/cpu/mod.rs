@@ -74,6 +74,10 @@ impl CpuExecutor {
 }
 
 impl Executor for CpuExecutor {
+    fn backend(&self) -> &'static str {
+        "cpu"
+    }
+
     fn describe(&self) -> String {
         let threads = self.threads();
         format!("cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, self.isa.name())

@@ -97,6 +97,10 @@ impl CudaExecutor {
 }
 
 impl Executor for CudaExecutor {
+    fn backend(&self) -> &'static str {
+        "cuda"
+    }
+
     fn describe(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).device.describe()
     }
@@ -110,6 +114,11 @@ impl Executor for CudaExecutor {
         const RESERVED: u64 = 256 << 20;
         let free = self.place().and_then(|place| place.device.memory()).map_or(0, |memory| memory.free_bytes);
         free.saturating_sub(RESERVED)
+    }
+
+    fn used_memory(&self) -> Option<u64> {
+        let memory = self.place().and_then(|place| place.device.memory()).ok()?;
+        Some(memory.total_bytes - memory.free_bytes)
     }
 
     fn copy_bandwidth(&self) -> Result<Option<f64>> {

@@ -16,7 +16,7 @@ mod round;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::Reply;
 use super::model::Model;
@@ -59,6 +59,8 @@ struct Active {
     /// Pictures that were begun, and that are done.
     begun: usize,
     done: usize,
+    /// When the first was begun, after its submission.
+    begun_after: Duration,
     timings: Timings,
 }
 
@@ -122,6 +124,7 @@ impl Worker {
             }
             _ => None,
         };
+        let used_before = executor.used_memory();
         let generator = Generator::new(executor, model.parts(), &layout)?;
         let places = generator.batch_size();
         let worker = Self {
@@ -138,7 +141,10 @@ impl Worker {
             stats: Stats { places, ..Stats::default() },
         };
         worker.queue.tell(&worker.stats);
-        Ok((worker, About { device: executor.describe(), places, notes }))
+        let used = executor.used_memory().zip(used_before);
+        let device_memory = used.map(|(after, before)| after.saturating_sub(before));
+        let (backend, device) = (executor.backend(), executor.describe());
+        Ok((worker, About { backend, device, device_memory, places, notes }))
     }
 
     /// Draws until the queue says that it is over; an error is the device's, and the end of all requests.
@@ -238,8 +244,10 @@ impl Worker {
                 Ok(conditions) => {
                     let number = self.next_ticket;
                     self.next_ticket += 1;
-                    let (begun, done) = (0, 0);
-                    self.active.push(Active { number, request, sampling, conditions, reply, begun, done, timings });
+                    let (begun, done, begun_after) = (0, 0, Duration::ZERO);
+                    let active =
+                        Active { number, request, sampling, conditions, reply, begun, done, begun_after, timings };
+                    self.active.push(active);
                 }
                 Err(error) => reply.done(Err(error)),
             }
@@ -281,6 +289,9 @@ impl Worker {
                     return Ok(());
                 }
                 self.next_ticket += 1;
+                if index == 0 {
+                    active.begun_after = active.reply.age();
+                }
                 active.begun += 1;
                 let (owner, preview_due) = (active.number, false);
                 let (asked, rows, previews) = (0, 0, 0);

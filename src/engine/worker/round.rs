@@ -121,10 +121,12 @@ impl Worker {
     pub(super) fn collect(&mut self) -> Result<()> {
         let started = Instant::now();
         let (session, _) = self.generator.parts();
-        let (in_flight, drawn) = (&mut self.in_flight, &mut self.drawn);
+        let (in_flight, active, drawn) = (&mut self.in_flight, &mut self.active, &mut self.drawn);
         let taken = session.finish(|Finished { ticket, codes }| {
             let at = in_flight.iter().position(|picture| picture.ticket == ticket).expect("it was started");
             let InFlight { owner, index, .. } = in_flight.remove(at);
+            let active = active.iter_mut().find(|active| active.number == owner).expect("it is active");
+            active.timings.drawing = active.reply.age().saturating_sub(active.begun_after);
             drawn.push_back(Drawn { owner, index, codes });
         });
         self.stats.drawing += started.elapsed();
