@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use common::simt::{WAYS, device, executor};
 use common::{cuda_executors, skip};
-use smalti::backend::cuda::CudaExecutor;
 use smalti::backend::cuda::device::{Device, Mapped, Memory, Ptr, Stream};
+use smalti::backend::cuda::{CudaExecutor, arithmetic_rate};
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig};
@@ -183,4 +183,41 @@ fn a_new_session_is_on_the_device_that_stands_in_for_a_failed_one() {
     let (gpt, mut plan) = plan(&executor, 2);
     let found = logits(&gpt, plan.as_mut(), &rows_at(0, 0..2));
     assert!(found.iter().all(|x| x.is_finite()));
+}
+
+/// The kernel that measures arithmetic does the products that it is counted for.
+#[test]
+fn what_the_arithmetic_rate_counts_is_computed() {
+    const TIMES: usize = 5;
+    // As the kernel makes them: two numbers in each register of a lane.
+    let factors = |lane: usize, which: usize| {
+        [(lane * 7 + which * 5) % 16, (lane * 3 + which * 11 + 1) % 16].map(|x| (x as f64 - 8.0) / 8.0)
+    };
+    let (mut a, mut b) = ([[0f64; 16]; 16], [[0f64; 8]; 16]);
+    for lane in 0..32 {
+        let (g, t) = (lane / 4, 2 * (lane % 4));
+        for (which, (row, column)) in [(g, t), (g + 8, t), (g, t + 8), (g + 8, t + 8)].into_iter().enumerate() {
+            [a[row][column], a[row][column + 1]] = factors(lane, which);
+        }
+        for (which, row) in [t, t + 8].into_iter().enumerate() {
+            [b[row][g], b[row + 1][g]] = factors(lane, 4 + which);
+        }
+    }
+    let product = |row: usize, column: usize| (0..16).map(|k| a[row][k] * b[k][column]).sum::<f64>();
+    for way in WAYS {
+        let device = match device(way, 3) {
+            Ok(device) => device,
+            Err(reason) => return skip("the arithmetic rate's kernel", &reason),
+        };
+        let sums = arithmetic_rate::sums(&device, TIMES).expect("it runs");
+        assert_eq!(sums.len(), 2 * 3 * 256);
+        for (thread, &sum) in sums.iter().enumerate() {
+            let (g, t) = (thread % 32 / 4, 2 * (thread % 4));
+            let lane = [(g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1)].map(|(row, column)| product(row, column));
+            assert_eq!(f64::from(sum), 8.0 * TIMES as f64 * lane.iter().sum::<f64>(), "thread {thread}, {way:?}");
+        }
+    }
+    // The time that a simulation takes is no rate.
+    let executor = executor(WAYS[0]).expect("it was there");
+    assert_eq!(executor.arithmetic_rate(Elem::Bf16).expect("it can be asked"), None);
 }

@@ -172,6 +172,11 @@ pub trait Device: Send + Sync {
     /// A stream of its own: what is enqueued on it runs in order, beside other streams.
     fn stream(&self) -> Result<Box<dyn Stream>>;
 
+    /// Whether the time that its work takes means anything.
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
     /// Bytes per second that a copy in its memory reads and writes, measured now; `None` where that means nothing.
     fn copy_bandwidth(&self) -> Result<Option<f64>> {
         Ok(None)

@@ -7,6 +7,7 @@
 //! Everything but [`driver`] is as much in use without a GPU: [`device::Device`] is all that a plan needs.
 
 mod accept;
+pub mod arithmetic_rate;
 mod attention;
 mod codebook_lookup;
 mod conv2d;
@@ -123,6 +124,15 @@ impl Executor for CudaExecutor {
 
     fn copy_bandwidth(&self) -> Result<Option<f64>> {
         self.place()?.device.copy_bandwidth()
+    }
+
+    fn arithmetic_rate(&self, precision: Elem) -> Result<Option<f64>> {
+        let device = self.place()?.device;
+        if precision == Elem::Bf16 && device.keeps_time() {
+            arithmetic_rate::measure(&device).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn runs_ahead(&self) -> bool {

@@ -264,6 +264,10 @@ impl Device for CudaDevice {
         Ok(Box::new(CudaStream::new(self.0.clone())?))
     }
 
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
     fn copy_bandwidth(&self) -> Result<Option<f64>> {
         /// Far more than any cache holds, and less than a thousandth of a second.
         const BYTES: u64 = 1 << 30;
