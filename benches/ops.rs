@@ -1,26 +1,20 @@
-//! Every kind of op of a GPT-B step and of a VQ-16 decode, in the shapes of the op tests' true widths, on the CPU and,
-//! where there is one that the kernels run on, a GPU. The draw is among them: `sample`.
+//! Every kind of op of a GPT-B step, of VQ-16's decoder and encoder and of T5-XL's blocks, in the shapes of the op
+//! tests' true widths, on the CPU and, where there is one that the kernels run on, a GPU. The draw is among them: `sample`.
 //!
 //! `cargo bench --bench ops`; beside their floors: `smalti bench kernels`.
+
+mod executors;
 
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use smalti::backend::Executor;
-use smalti::backend::cpu::CpuExecutor;
-use smalti::backend::cuda::CudaExecutor;
+use executors::executors;
 use smalti::bench::{KernelsBench, Part};
 use smalti::config::Preset;
 use smalti::graph::Elem;
 
 /// Runs of an op between two looks at the clock.
 const TIMES: usize = 20;
-
-fn executors() -> Vec<(&'static str, Box<dyn Executor>)> {
-    let mut all: Vec<(_, Box<dyn Executor>)> = vec![("cpu", Box::new(CpuExecutor::new(0)))];
-    all.extend(CudaExecutor::open_any().ok().map(|gpu| ("cuda", Box::new(gpu) as Box<dyn Executor>)));
-    all
-}
 
 fn ops(criterion: &mut Criterion) {
     let preset = Preset::named("B").expect("a preset");
@@ -34,6 +28,8 @@ fn ops(criterion: &mut Criterion) {
                 parts.push((name, Part::vq_decode(executor, 256, precision).expect("it fits")));
             }
         }
+        parts.push(("VQ encode", Part::vq_encode(executor, 256).expect("it fits")));
+        parts.push(("text of 20 tokens", Part::text_encode(executor, 20, Elem::Bf16)));
         for (name, part) in parts {
             let mut bench = KernelsBench::new(executor, part).expect("it fits");
             let mut group = criterion.benchmark_group(format!("{device}, {name}"));

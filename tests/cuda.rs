@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use common::simt::{WAYS, device, executor};
-use common::{cuda_executors, skip};
+use common::{cuda_executors, gpu, skip};
 use smalti::backend::cuda::device::{Device, Mapped, Memory, Ptr, Stream};
+use smalti::backend::cuda::driver::CudaDevice;
 use smalti::backend::cuda::{CudaExecutor, arithmetic_rate};
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, WeightsChoice};
@@ -204,17 +205,25 @@ fn what_the_arithmetic_rate_counts_is_computed() {
         }
     }
     let product = |row: usize, column: usize| (0..16).map(|k| a[row][k] * b[k][column]).sum::<f64>();
-    for way in WAYS {
-        let device = match device(way, 3) {
-            Ok(device) => device,
-            Err(reason) => return skip("the arithmetic rate's kernel", &reason),
-        };
-        let sums = arithmetic_rate::sums(&device, TIMES).expect("it runs");
-        assert_eq!(sums.len(), 2 * 3 * 256);
+    let check = |device: &Arc<dyn Device>| {
+        let sums = arithmetic_rate::sums(device, TIMES).expect("it runs");
+        assert_eq!(sums.len(), 2 * device.multiprocessors() * 256);
         for (thread, &sum) in sums.iter().enumerate() {
             let (g, t) = (thread % 32 / 4, 2 * (thread % 4));
             let lane = [(g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1)].map(|(row, column)| product(row, column));
-            assert_eq!(f64::from(sum), 8.0 * TIMES as f64 * lane.iter().sum::<f64>(), "thread {thread}, {way:?}");
+            let expected = 28.0 + 8.0 * TIMES as f64 * lane.iter().sum::<f64>();
+            assert_eq!(f64::from(sum), expected, "thread {thread}, {}", device.describe());
+        }
+    };
+    if let Some(executor) = gpu() {
+        check(&(Arc::new(CudaDevice::open_any().expect("the same card")) as Arc<dyn Device>));
+        let rate = executor.arithmetic_rate(Elem::Bf16).expect("it runs").expect("a card keeps time");
+        assert!((1e12..1e16).contains(&rate), "{rate} FLOP/s");
+    }
+    for way in WAYS {
+        match device(way, 3) {
+            Ok(device) => check(&device),
+            Err(reason) => return skip("the arithmetic rate's kernel", &reason),
         }
     }
     // The time that a simulation takes is no rate.

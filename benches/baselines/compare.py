@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--warmup", type=int, default=1, help="batches of every run that do not count")
     p.add_argument("--vq", action=argparse.BooleanOptionalAction, default=True, help="compare the VQ decode, too")
-    p.add_argument("--vllm-args", default="{}", metavar="JSON", help="more arguments of vllm.LLM, as vllm_baseline.py takes")
+    p.add_argument("--vllm-args", type=json.loads, default={}, metavar="JSON", help="more arguments of vllm.LLM")
     p.add_argument("--out", type=Path, default=Path("comparison.jsonl"))
     return p.parse_args()
 
@@ -56,7 +56,7 @@ def generation(args: argparse.Namespace, engine: str, model: str, images: str, d
     tokens = str((args.image_size // 16) ** 2)
     shared = ["--model", model, "--images", images, "--tokens", tokens, *common]
     if engine == "vllm":
-        return [sys.executable, str(HERE / "vllm_baseline.py"), *shared, "--engine-args", args.vllm_args]
+        return [sys.executable, str(HERE / "vllm_baseline.py"), *shared, "--engine-args", json.dumps(args.vllm_args)]
     mode = engine.removeprefix("torch-")
     return [sys.executable, str(HERE / "torch_baseline.py"), *shared, "--mode", mode, "--device", args.device,
             "--dtype", TORCH_DTYPE[dtype], "--threads", str(args.threads)]  # fmt: skip

@@ -14,9 +14,9 @@ use super::{Floor, Meter, Rates, Spread};
 use crate::Result;
 use crate::backend::{Executor, Plan};
 use crate::checkpoint::{self, DType, Entry};
-use crate::config::{Preset, VqConfig};
+use crate::config::{Preset, T5Config, VqConfig};
 use crate::graph::{Cost, Draw, Elem, Extent, Graph, Load, Node, Phase, PhaseId, Role, Row};
-use crate::models::{Held, Pixels, VqDecoder};
+use crate::models::{Held, Pixels, T5Graph, T5Shape, VqDecoder, VqEncoder};
 
 /// Seconds that a round of one kind takes at least.
 const ROUND: f64 = 0.02;
@@ -49,15 +49,46 @@ impl Part {
         let side = image_size / config.downsample_size();
         let held = Held { weights: precision, activations: executor.activations() };
         let decoder = VqDecoder::build(&config, (side, side), 1, Pixels::U8, held)?;
-        Ok(Self {
-            phase: decoder.decode,
-            graph: decoder.graph,
+        Ok(Self::of_picture(decoder.graph, decoder.decode, &config, precision))
+    }
+
+    /// VQ-16's encoder for one picture.
+    pub fn vq_encode(executor: &dyn Executor, image_size: usize) -> Result<Self> {
+        let config = VqConfig::released(&[1, 1, 2, 2, 4]);
+        let precision = executor.activations();
+        let encoder = VqEncoder::build(&config, (image_size, image_size), 1, Pixels::U8, precision)?;
+        Ok(Self::of_picture(encoder.graph, encoder.encode, &config, precision))
+    }
+
+    fn of_picture(graph: Graph, phase: PhaseId, config: &VqConfig, precision: Elem) -> Self {
+        Self {
+            graph,
+            phase,
             weights: checkpoint::random("vq", &Entry::all(config.tensors(), DType::F32), BTreeMap::new(), 0),
             load: Load { extent: Extent { rows: 1, draws: 0 }, keys: 0 },
             rows: Vec::new(),
             draws: Vec::new(),
             precision,
-        })
+        }
+    }
+
+    /// A text of `tokens` tokens through the first blocks of T5-XL: all 24 would be 2.4 GB of random numbers, and each
+    /// does the same.
+    pub fn text_encode(executor: &dyn Executor, tokens: usize, precision: Elem) -> Self {
+        const BLOCKS: usize = 2;
+        let config = T5Config { num_layers: BLOCKS, ..T5Config::xl() };
+        let activations = executor.activations();
+        let encoder = T5Graph::new(&config, &T5Shape { rows: tokens, tokens, precision, activations });
+        let dtype = if precision == Elem::Bf16 { DType::BF16 } else { DType::F32 };
+        Self {
+            phase: encoder.encode,
+            graph: encoder.graph,
+            weights: checkpoint::random("t5", &Entry::all(config.tensors(), dtype), BTreeMap::new(), 0),
+            load: Load { extent: Extent { rows: tokens, draws: 0 }, keys: tokens },
+            rows: (0..tokens as u32).map(|position| Row { slot: 0, position, token: 7, reserved: 0 }).collect(),
+            draws: Vec::new(),
+            precision: activations,
+        }
     }
 }
 
@@ -141,7 +172,7 @@ impl KernelsBench {
     /// Seconds of one op of a kind, all of them `times` times, or as often as the picture has tokens left.
     pub fn run(&mut self, kind: usize, times: usize) -> Result<f64> {
         // A draw moves its row on, and it begins in the middle.
-        let most = self.part.rows.first().map_or(times, |row| row.position.max(1) as usize);
+        let most = self.part.draws.first().map_or(times, |draw| draw.token.max(1) as usize);
         let times = times.min(most);
         let phase = self.plan.graph().phase_id(kind);
         let tables: Vec<_> = self.plan.graph().buffer_ids().collect();

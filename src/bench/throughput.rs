@@ -8,8 +8,8 @@ use crate::backend::Executor;
 use crate::config::Sampling;
 use crate::generate::{Conditioning, Layout, Model, generate_each, requests};
 
-/// Draws and paints `layout.images` pictures of some conditions in turn, `about.batch_size` at once, `rounds` times. One
-/// batch before them is timed alone, step by step.
+/// Draws and paints `layout.images` pictures of some conditions in turn, `about.batch_size` at once, `rounds` times.
+/// Batches by themselves come first: one that does not count, and one that [`GenerationBench::report`] times.
 pub fn throughput(
     executor: &dyn Executor,
     model: &Model,

@@ -140,7 +140,8 @@ pub struct Timings {
     pub encoding: Duration,
     /// From its submission until its first code was drawn.
     pub first_token: Duration,
-    /// From its first picture's beginning until its last code was drawn.
+    /// From its first picture's beginning until the end of the round in which its last code was drawn; what was painted
+    /// in that round is in it.
     pub drawing: Duration,
     /// From its submission until all was painted.
     pub total: Duration,

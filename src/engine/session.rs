@@ -99,7 +99,7 @@ pub(super) struct About {
     pub backend: &'static str,
     /// The device, for people.
     pub device: String,
-    /// Bytes of its own memory that the models took.
+    /// Bytes of its own memory that the models and their buffers took.
     pub device_memory: Option<u64>,
     /// Pictures at once.
     pub places: usize,
@@ -239,8 +239,8 @@ impl Session {
         &self.about.device
     }
 
-    /// Bytes of the device's own memory that the transformer and the VQ decoder took; `None` where its memory is the
-    /// host's.
+    /// Bytes of the device's own memory that the models and their buffers took, a text encoder on it included; `None`
+    /// where its memory is the host's.
     pub fn device_memory(&self) -> Option<u64> {
         self.about.device_memory
     }

@@ -109,7 +109,7 @@ impl Metrics {
             );
         }
         if let Some(bytes) = process::memory("VmRSS") {
-            figure("process_resident_memory_bytes", "gauge", "The host's memory.", "", bytes as f64);
+            figure("process_resident_memory_bytes", "gauge", "The process's resident memory.", "", bytes as f64);
         }
         figure("smalti_requests_running", "gauge", "Requests that are drawn or painted.", "", stats.running as f64);
         figure("smalti_requests_waiting", "gauge", "Requests in the queue.", "", stats.waiting as f64);
@@ -147,7 +147,7 @@ impl Metrics {
         }
         for (name, help, histogram) in [
             ("smalti_e2e_request_latency_seconds", "From request to reply, of those that went well.", &counts.latency),
-            ("smalti_request_queue_time_seconds", "Until the first picture was begun.", &counts.queue),
+            ("smalti_request_queue_time_seconds", "Until the request left the queue.", &counts.queue),
             ("smalti_time_to_first_token_seconds", "Until the first code was drawn.", &counts.first_token),
         ] {
             head(&mut out, name, "histogram", help);

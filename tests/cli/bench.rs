@@ -107,10 +107,11 @@ fn throughput_counts_as_vllm_counts() {
     assert!(ttft > 0.0 && step > 0.0 && number(record, "vq_decode_ms.median") > 0.0, "{record}");
     same(1e-3 * step / number(record, "step.floor_seconds"), number(record, "times_floor.median"));
     assert_eq!(number(record, "passes_per_image"), 16.0);
-    let table = bench("throughput", &["--batch-size", "2", "--num-images", "2", "--rounds", "1"]).lines().join("\n");
-    for part in ["images/s", "first token", "times floor", "VQ decode", "peak memory"] {
-        assert!(table.contains(part), "{part}: {table}");
-    }
+    let run = bench("throughput", &["--batch-size", "2", "--num-images", "4", "--rounds", "1"]);
+    let lines = run.lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(["first token", "times floor", "peak memory"].iter().all(|title| lines[1].contains(title)), "{}", lines[1]);
+    assert_eq!(lines[2].split_whitespace().take(2).collect::<Vec<_>>(), ["2", "4"], "{}", lines[2]);
 }
 
 #[test]
@@ -123,6 +124,23 @@ fn kernels_list_every_op_of_a_decode() {
     for record in &found {
         let (seconds, times) = (number(record, "seconds.median"), number(record, "times_floor.median"));
         same(seconds / number(record, "floor_seconds"), times);
+    }
+}
+
+#[test]
+fn kernels_of_the_other_parts_are_listed_too() {
+    let ops = |part: &str| -> Vec<String> {
+        let args =
+            ["bench", "kernels", "--part", part, "--image-size", "32", "--rounds", "1", "--device", "cpu", "--json"];
+        let found = records(&Folder::new().run(&args));
+        found.iter().map(|record| record["op"].as_str().expect("a name").to_string()).collect()
+    };
+    let (encode, text) = (ops("vq-encode"), ops("text"));
+    for op in ["pixels_to_input", "conv2d", "nearest_code"] {
+        assert!(encode.iter().any(|found| found == op), "{op} in {encode:?}");
+    }
+    for op in ["embed", "norm_linear", "text_attention", "norm_gated_gelu", "norm_rows"] {
+        assert!(text.iter().any(|found| found == op), "{op} in {text:?}");
     }
 }
 

@@ -67,6 +67,7 @@ fn timings_tell_where_the_time_went() {
     let Some(Event::Done(Ok(timings))) = job.by_ref().last() else { panic!("it did not end well") };
     assert!(timings.queued <= timings.first_token && timings.first_token < timings.total, "{timings:?}");
     assert!(!timings.painting.is_zero() && timings.encoding.is_zero(), "{timings:?}");
+    assert!(!timings.drawing.is_zero() && timings.drawing + timings.painting <= timings.total, "{timings:?}");
     assert!(job.is_done() && job.next().is_none());
     let stats = session.stats();
     assert_eq!((stats.tokens, stats.images, stats.running, stats.waiting), (16, 1, 0, 0));

@@ -59,7 +59,9 @@ fn prompts_become_pictures() {
     let server = Server::with("t2i/gpt.pt", 64, &["--t5-path", &t5]);
     let reply = server.images(r#"{"prompt": "a red square", "seed": 3}"#);
     assert!(reply["usage"]["input_tokens"].as_u64().is_some_and(|tokens| tokens > 1), "{}", reply["usage"]);
-    assert!(reply["timings"]["text_encode"].as_f64().is_some_and(|time| time > 0.0));
+    for stage in ["text_encode", "decode", "vq_decode"] {
+        assert!(reply["timings"][stage].as_f64().is_some_and(|time| time > 0.0), "{stage}: {}", reply["timings"]);
+    }
     // The same once cleaned; the files differ, as their text has the prompt as it came.
     let again = server.images(r#"{"prompt": "A  <i>red</i> square", "seed": 3}"#);
     assert!(picture(&again["data"][0]) == picture(&reply["data"][0]));

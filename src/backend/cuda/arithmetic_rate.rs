@@ -1,5 +1,5 @@
-//! How fast a device multiplies bf16 by the instruction that all kernels use, `mma.m16n8k16`: the rate beside which
-//! their floors are told.
+//! How fast a device multiplies bf16 by `mma.m16n8k16`, the instruction of every kernel that multiplies matrices:
+//! the rate beside which floors are told.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,8 +57,10 @@ impl Products {
 
     /// Returns when they are done.
     fn run(&mut self, times: usize) -> Result<()> {
-        let launch =
-            Launch::new(kernels::ARITHMETIC_RATE, [self.blocks, 1, 1], THREADS).arg(self.out.ptr()).size(times);
+        let launch = Launch::new(kernels::ARITHMETIC_RATE, [self.blocks, 1, 1], THREADS)
+            .of(&"arithmetic rate".into())
+            .arg(self.out.ptr())
+            .size(times);
         // SAFETY: a buffer of one f32 per thread and a number are what the kernel takes.
         unsafe { self.stream.launch(&launch)? };
         self.stream.synchronize()

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::Outcome;
 
-/// A bound on one of a request's times, as `vllm bench serve --goodput` takes them: `e2el:500`.
+/// A bound on one of a request's times, as `vllm bench serve --goodput` has them: `e2el:500`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Goal {
     metric: Metric,
@@ -39,6 +39,11 @@ impl FromStr for Goal {
 }
 
 impl Goal {
+    /// Whether only a stream has such a time.
+    pub fn needs_stream(&self) -> bool {
+        self.metric == Metric::Tpot
+    }
+
     /// Whether a request met it; one that failed, or that has no such time, did not.
     pub(super) fn met(self, outcome: &Outcome) -> bool {
         let Ok(reply) = &outcome.reply else { return false };

@@ -7,16 +7,17 @@ use crate::Result;
 use crate::bench::{KernelReport, KernelsBench, Meter, Part};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
 use crate::cli::progress::Display;
-use crate::cli::tell;
+use crate::cli::{tell, wrong_option};
 
-/// Every op of a decoding step or of a VQ decode alone, beside its own floor
+/// Every op of a decoding step, of the VQ model or of the text encoder alone, beside its own floor
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti bench kernels --size L --images 4
   smalti bench kernels --part vq --vq-precision bf16
 
 Ops of the same kind run one after the other, those of all layers, again and again; `share` is of the part's whole
-time. Winograd's convolutions count the operations of plain ones, so that they may go below their floor.")]
+time. Winograd's convolutions count the operations of plain ones, so that they may go below their floor. On a GPU the
+arithmetic rate is the tensor cores', which some ops do not use.")]
 pub struct Args {
     /// What to take apart
     #[arg(long, value_enum, default_value_t)]
@@ -51,13 +52,23 @@ enum PartName {
     Step,
     /// The decoding of one picture's codes
     Vq,
+    /// The encoding of one picture
+    VqEncode,
+    /// The first two blocks of T5-XL, on a text of 20 tokens
+    Text,
 }
+
+/// As many as a sentence has.
+const TEXT_TOKENS: usize = 20;
 
 pub fn run(args: &Args) -> Result<()> {
     let preset = preset("size", &args.size)?;
     let latent_size = latent_size(args.image_size)?;
     check_range("images", args.images, 4096)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
+    if let Some(precision) = args.painter.vq_precision.filter(|_| args.part != PartName::Vq) {
+        return Err(wrong_option("vq-precision", precision.elem().name(), "it only with --part vq", ""));
+    }
     let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
     let (part, title) = match args.part {
         PartName::Step => {
@@ -68,6 +79,14 @@ pub fn run(args: &Args) -> Result<()> {
             let precision = args.painter.elem(executor.as_ref())?;
             let title = format!("a VQ-16 decode of {0}x{0}, {1}", args.image_size, precision.name());
             (Part::vq_decode(executor.as_ref(), args.image_size, precision)?, title)
+        }
+        PartName::VqEncode => {
+            let title = format!("a VQ-16 encode of {0}x{0}, {1}", args.image_size, executor.activations().name());
+            (Part::vq_encode(executor.as_ref(), args.image_size)?, title)
+        }
+        PartName::Text => {
+            let part = Part::text_encode(executor.as_ref(), TEXT_TOKENS, args.precision.elem());
+            (part, format!("{TEXT_TOKENS} tokens through two blocks of T5-XL, {}", args.precision.name()))
         }
     };
     let meter = Meter::new(executor.as_ref(), args.device.threads)?;

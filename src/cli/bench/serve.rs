@@ -59,8 +59,8 @@ pub struct Args {
     /// Seconds after which a request has failed
     #[arg(long, default_value_t = 600, value_name = "S", allow_negative_numbers = true)]
     timeout: u64,
-    /// What a request must meet to count as good, in ms: ttft (first event), tpot (per token), e2el (whole); several with
-    /// commas
+    /// What a request must meet to count as good, in ms: ttft (first event), tpot (per token of a stream), e2el
+    /// (whole); several are separated by commas
     #[arg(long, value_name = "METRIC:MS,...", value_delimiter = ',', allow_hyphen_values = true)]
     goodput: Vec<Goal>,
     /// What the JSON calls this run
@@ -85,6 +85,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.partial_images > 3 {
         return Err(wrong_option("partial-images", args.partial_images, "0 to 3", ""));
+    }
+    if args.partial_images == 0 && args.goodput.iter().any(Goal::needs_stream) {
+        return Err(wrong_option("goodput", "tpot", "ttft or e2el", "tpot needs a stream: add --partial-images 1"));
     }
     let url = args.url.trim_end_matches('/').trim_end_matches("/v1");
     if !url.starts_with("http://") {

@@ -16,7 +16,8 @@ use crate::units::bytes;
   smalti bench throughput --size XL --image-size 384 --batch-size 8,32,128 --num-images 512 --json
 
 Tokens are counted as vLLM counts them, the condition's one per picture included; guidance's second copy is not. First
-token, step and VQ decode (of one picture) are those of a batch by itself, before the rounds.")]
+token, step, times floor (as `bench latency` has it) and VQ decode (of one picture) are those of a batch by itself,
+before the rounds.")]
 pub struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
@@ -68,7 +69,8 @@ pub fn run(args: &Args) -> Result<()> {
         let seconds = format!("{:.2} ({least:.2} to {most:.2})", record.elapsed_time);
         let memory = record.peak_memory_bytes.map_or_else(|| "-".into(), bytes);
         tell(format_args!(
-            "{batch_size:>6} {:>7} {:>10.4} {:>10.1} {seconds:>22} {:>8.1} ms {:>5.1} ms {:>11.2} {:>6.0} ms {memory:>11}",
+            "{batch_size:>6} {:>7} {:>10.4} {:>10.1} {seconds:>22} {:>8.1} ms {:>5.1} ms {:>11.2} {:>6.0} ms \
+             {memory:>11}",
             record.num_requests,
             record.images_per_second,
             record.tokens_per_second,

@@ -109,6 +109,7 @@ impl Worker {
             images,
             lookahead: options.lookahead,
         };
+        let used_before = executor.used_memory();
         let mut notes = Vec::new();
         let prompter = match (model.condition(), model.t5()) {
             (&Condition::Text { cls_token_num, caption_dim }, Some(folder)) => {
@@ -124,7 +125,6 @@ impl Worker {
             }
             _ => None,
         };
-        let used_before = executor.used_memory();
         let generator = Generator::new(executor, model.parts(), &layout)?;
         let places = generator.batch_size();
         let worker = Self {
