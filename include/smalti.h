@@ -66,11 +66,12 @@ typedef struct smalti_engine smalti_engine;
 // Pictures that were asked for.
 typedef struct smalti_request smalti_request;
 
-// What an engine is made of. Null pointers and zeros stand for the defaults, where there are any.
+// What an engine is made of. Null pointers and zeros stand for the defaults: without checkpoints, the demo model that
+// is a part of the library.
 typedef struct smalti_engine_options {
   // The size of this struct in the caller's header.
   size_t struct_size;
-  // The transformer's checkpoint.
+  // The transformer's checkpoint; null, and `vq_path` with it, for the demo model.
   const char *gpt_path;
   // The VQ model's checkpoint.
   const char *vq_path;

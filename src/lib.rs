@@ -46,6 +46,7 @@ pub mod capi;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 mod error;
 mod files;

@@ -20,8 +20,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("models", &["config", "error", "graph"]),
     ("backend", &["checkpoint", "error", "graph", "math"]),
     ("bench", &["backend", "checkpoint", "config", "error", "generate", "graph", "models", "process"]),
+    ("demo", &["checkpoint", "config", "error", "generate"]),
     ("selftest", &["backend", "checkpoint", "config", "error", "graph", "models"]),
-    ("engine", &["backend", "checkpoint", "config", "error", "generate", "graph", "image"]),
+    ("engine", &["backend", "checkpoint", "config", "demo", "error", "generate", "graph", "image"]),
     ("generate", &["backend", "checkpoint", "config", "error", "files", "graph", "image", "models", "text"]),
 ];
 

@@ -51,6 +51,21 @@ impl Model {
         Self { name, checkpoint, config, latent_size, conditions }
     }
 
+    /// The demo model.
+    #[cfg(feature = "demo")]
+    fn demo() -> Self {
+        let model = smalti::demo::model().expect("a model");
+        let downsample_size = model.vq_config.downsample_size();
+        let image_size = smalti::config::default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size);
+        Self {
+            name: "demo",
+            checkpoint: model.gpt,
+            config: model.gpt_config,
+            latent_size: image_size / downsample_size,
+            conditions: [9, 2].map(Conditioning::Class).to_vec(),
+        }
+    }
+
     /// The same with image tokens that hardly tell anything: most draws are right behind wrong guesses too.
     fn forgetful(mut self) -> Self {
         let mut tensors = self.checkpoint.tensors().clone();
@@ -169,6 +184,21 @@ fn a_text_models_codes_do_not_depend_on_the_window() {
     check_all(&Model::golden("t2i", 6), Elem::F32, 1);
 }
 
+/// The demo model at its own settings and at others.
+#[cfg(feature = "demo")]
+#[test]
+fn the_demo_models_codes_do_not_depend_on_the_window() {
+    let (executor, model) = (CpuExecutor::new(1), Model::demo());
+    let own = GenerationOptions { seed: 3, ..Default::default() }.of_model(&model.checkpoint, &model.config.condition);
+    let per_pass = model.check(&executor, Elem::Bf16, &own, (&[1, 2], &WINDOWS));
+    println!("{per_pass:.2?} tokens a pass");
+    // At 16 a window, alone: half the passes, or fewer.
+    assert!(per_pass[3] >= 2.0, "{per_pass:.2?} tokens a pass");
+    for options in settings().step_by(5) {
+        model.check(&executor, Elem::Bf16, &options, (&[2], &[4, 16]));
+    }
+}
+
 /// Settings at which some guesses are right and others wrong.
 fn few_codes() -> GenerationOptions {
     GenerationOptions { cfg_scale: Some(2.5), cfg_interval: 20, top_k: Some(3), seed: 5, ..Default::default() }
@@ -266,6 +296,38 @@ fn the_kernels_codes_do_not_depend_on_the_window() {
         let model = Model::golden("c2i", 4).forgetful();
         let found = model.check(executor.as_ref(), Elem::Bf16, &settings[5], (&[2], &[8]));
         assert!(found[0] > 1.5, "{device}: {found:?} tokens a pass");
+    }
+}
+
+/// The kernels on the demo model: the first two rows of two pictures.
+#[cfg(feature = "demo")]
+#[test]
+fn the_kernels_begin_the_demo_models_pictures_alike() {
+    const ROWS: usize = 2;
+    let model = Model::demo();
+    let own = GenerationOptions::default().of_model(&model.checkpoint, &model.config.condition);
+    let requests = model.requests(&own);
+    for (device, executor) in cuda_executors("windows of the demo model") {
+        let first = |window: usize| {
+            let mut session = model.session(executor.as_ref(), Elem::Bf16, requests.len(), window);
+            session.set_lookahead(Lookahead::Window(window)).expect("there is room");
+            for (ticket, request) in (0..).zip(&requests) {
+                assert!(session.start(ticket, request).expect("started"));
+            }
+            loop {
+                session.advance(1).expect("advanced");
+                let codes = (0..requests.len()).map(|ticket| session.peek(ticket as u64).expect("peeked"));
+                let rows: Option<Vec<Vec<u32>>> =
+                    codes.map(|codes| Some(codes.get(..ROWS * model.latent_size)?.to_vec())).collect();
+                if let Some(rows) = rows {
+                    return rows;
+                }
+            }
+        };
+        let expected = first(1);
+        for window in [4, 16] {
+            assert!(first(window) == expected, "{device}: window {window}: other codes");
+        }
     }
 }
 

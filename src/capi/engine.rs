@@ -63,7 +63,13 @@ unsafe fn open(options: &EngineOptions) -> Result<Session, Failure> {
             image_size: given(options.image_size),
             ..ModelFiles::new(gpt, vq)
         })?,
-        (None, None) => return Err(Failure::argument("gpt_path: expected a checkpoint, found null")),
+        (None, None) => {
+            if !options.t5_path.is_null() || options.n_head > 0 || options.image_size > 0 {
+                let what = "t5_path, n_head and image_size: expected none without gpt_path: the demo model has its own";
+                return Err(Failure::argument(what));
+            }
+            Model::demo()?
+        }
         (Some(_), None) => return Err(Failure::argument("vq_path: expected a checkpoint beside gpt_path, found null")),
         (None, Some(_)) => return Err(Failure::argument("gpt_path: expected a checkpoint beside vq_path, found null")),
     };

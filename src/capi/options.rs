@@ -5,13 +5,14 @@ use std::ffi::{c_char, c_void};
 use super::read::{Extensible, write_defaults};
 use super::status::{Status, guard};
 
-/// What an engine is made of. Null pointers and zeros stand for the defaults, where there are any.
+/// What an engine is made of. Null pointers and zeros stand for the defaults: without checkpoints, the demo model that
+/// is a part of the library.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct EngineOptions {
     /// The size of this struct in the caller's header.
     pub struct_size: usize,
-    /// The transformer's checkpoint.
+    /// The transformer's checkpoint; null, and `vq_path` with it, for the demo model.
     pub gpt_path: *const c_char,
     /// The VQ model's checkpoint.
     pub vq_path: *const c_char,

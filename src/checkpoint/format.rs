@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::file::{INCOMPLETE, WeightsChoice, map, no_ema};
-use super::{Contents, safetensors, torch};
+use super::{Bytes, Contents, safetensors, torch};
 use crate::{Error, Result};
 
 /// Reads one file of either format.
@@ -33,7 +33,7 @@ pub(super) fn read_file(path: &Path, choice: WeightsChoice) -> Result<Contents> 
         return Err(format("a Git LFS pointer, not the file itself", "fetch the file: git lfs pull"));
     }
     if head.get(8) == Some(&b'{') {
-        let contents = safetensors::read(path, &map)?;
+        let contents = safetensors::read(path, &Bytes::Mapped(map))?;
         if choice == WeightsChoice::Ema {
             return Err(no_ema(path, "one set of weights"));
         }

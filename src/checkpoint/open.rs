@@ -1,10 +1,10 @@
-//! Opening a checkpoint: a file or a folder.
+//! Opening a checkpoint: a file, a folder, or what is built in.
 
 use std::path::Path;
 
 use super::file::WeightsChoice;
 use super::format::read_file;
-use super::{Checkpoint, hub};
+use super::{Bytes, Checkpoint, hub, safetensors};
 use crate::Result;
 
 impl Checkpoint {
@@ -20,5 +20,14 @@ impl Checkpoint {
     pub fn open(path: &Path, choice: WeightsChoice) -> Result<Self> {
         let contents = if path.is_dir() { hub::read(path, choice)? } else { read_file(path, choice)? };
         Ok(Self::new(path.to_path_buf(), contents))
+    }
+
+    /// Reads a safetensors file that is part of the program. `path` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Format`] when it contradicts itself.
+    pub fn built_in(path: &Path, safetensors: &'static [u8]) -> Result<Self> {
+        Ok(Self::new(path.to_path_buf(), safetensors::read(path, &Bytes::Static(safetensors))?))
     }
 }

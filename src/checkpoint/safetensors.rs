@@ -5,11 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::{Metadata, TensorInfo};
-use memmap2::Mmap;
 
 use super::file::INCOMPLETE;
 use super::{Bytes, Contents, DType, Tensor};
@@ -24,16 +22,16 @@ const MAX_HEADER: u64 = 100_000_000;
 /// What to do about a header that cannot be true.
 const DAMAGED: &str = "the file is damaged: download or write it again";
 
-/// Reads the header; the tensors point into `map`.
-pub(super) fn read(path: &Path, map: &Arc<Mmap>) -> Result<Contents> {
+/// Reads the header; the tensors point into `file`.
+pub(super) fn read(path: &Path, file: &Bytes) -> Result<Contents> {
     let fault = |problem: String, hint: &str| Error::Format {
         path: path.to_path_buf(),
         format: "safetensors",
         problem,
         hint: hint.into(),
     };
-    let Some((length, rest)) = map.split_first_chunk::<LENGTH>() else {
-        return Err(fault(format!("expected at least {LENGTH} bytes, found {}", map.len()), INCOMPLETE));
+    let Some((length, rest)) = file.split_first_chunk::<LENGTH>() else {
+        return Err(fault(format!("expected at least {LENGTH} bytes, found {}", file.len()), INCOMPLETE));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
@@ -61,8 +59,7 @@ pub(super) fn read(path: &Path, map: &Arc<Mmap>) -> Result<Contents> {
             contents.skipped.insert(name, format!("a tensor of type {:?}", info.dtype));
             continue;
         };
-        let bytes = Bytes::Mapped(map.clone());
-        let tensor = Tensor::contiguous(dtype, info.shape.clone(), bytes, start + info.data_offsets.0)
+        let tensor = Tensor::contiguous(dtype, info.shape.clone(), file.clone(), start + info.data_offsets.0)
             .ok_or_else(|| fault(format!("tensor `{name}` {:?} lies outside of the file", info.shape), DAMAGED))?;
         contents.tensors.insert(name, tensor);
     }

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, codes.latent, precision)?;
 
     let started = Instant::now();
-    let mut gallery = Gallery::new(output, COLUMNS);
+    let mut gallery = Gallery::new(output, COLUMNS, false);
     for (index, picture) in codes.pictures.iter().enumerate() {
         gallery.put(index, parameters.number(index), painter.paint(picture)?, || parameters.of_one(index))?;
     }

@@ -6,44 +6,36 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::device::{DeviceArgs, PainterArgs, Precision, VqArgs};
+use super::device::{DeviceArgs, PainterArgs, Precision};
+use super::model::ModelArgs;
 use super::output::{COLUMNS, Gallery, Output, check_file};
 use super::parameters::{Parameters, file_name};
 use super::progress::Display;
 use super::subjects::{Encoding, Subject, SubjectArgs};
 use super::{check_image_size, parse_lookahead, plural, tell, wrong_option};
-use crate::checkpoint::{Checkpoint, WeightsChoice};
-use crate::config::{Condition, GenerationOptions, GptConfig, Labels, default_image_size};
+use crate::config::{Condition, GenerationOptions, Labels, default_image_size};
 use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
-use crate::{Error, Result};
+use crate::{Error, Result, demo};
 
 /// Make images of classes or prompts
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
+  smalti generate --class fish,rocket --count 4 -o pictures/
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 207,360 --image-size 256
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
   smalti generate 'a red sailboat' 'a yellow moon' --gpt-ckpt t2i_XL_stage2_512.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl
 
 SMALTI_CPU=avx512_bf16, avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
 pub struct Args {
-    /// GPT checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
-    #[arg(long, value_name = "FILE", env = "SMALTI_GPT_CKPT")]
-    gpt_ckpt: PathBuf,
     #[command(flatten)]
-    vq: VqArgs,
-    /// Which weights of a GPT checkpoint that has two sets
-    #[arg(long, value_enum, default_value_t)]
-    weights: WeightsChoice,
-    /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    n_head: Option<usize>,
+    model: ModelArgs,
     #[command(flatten)]
     subjects: SubjectArgs,
     /// Pictures per class or prompt
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     count: usize,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384, for text models 512
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PIXELS", requires = "gpt_ckpt", allow_negative_numbers = true)]
     image_size: Option<usize>,
     #[command(flatten)]
     options: GenerationOptions,
@@ -71,6 +63,9 @@ pub struct Args {
     /// Write the codes too, as a safetensors file
     #[arg(long, value_name = "FILE")]
     codes: Option<PathBuf>,
+    /// Show the pictures in the terminal too
+    #[arg(long)]
+    show: bool,
     /// Print nothing but the files that were written, and errors
     #[arg(short, long)]
     quiet: bool,
@@ -91,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
         check_file("codes", path)?;
     }
     let display = Display::new(args.quiet);
-    let model = open(args, &display)?;
+    let model = args.model.open(&display)?;
     let output = Output::check(args.output.as_deref().unwrap_or(match model.gpt_config.condition {
         Condition::Class { .. } => Path::new("sample_c2i.png"),
         Condition::Text { .. } => Path::new("sample_t2i.png"),
@@ -109,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
     let lookahead = parse_lookahead(&args.lookahead, (image_size / downsample_size).pow(2))?;
     let executor = args.device.executor(Some(args.precision), &display)?;
     let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
-    let subjects = args.subjects.resolve(&args.gpt_ckpt, &model.gpt_config, labels.as_ref(), &encoding, &display)?;
+    let classes = args.model.is_demo().then_some(demo::CLASSES);
+    let subjects = args.subjects.resolve(&model, classes, labels.as_ref(), &encoding, &display)?;
     check_count(args, subjects.len())?;
     let conditions: Vec<Conditioning> = subjects.iter().map(|subject| subject.condition.clone()).collect();
     let requests = requests(&conditions, args.count, args.first_image, sampling);
@@ -136,8 +132,8 @@ pub fn run(args: &Args) -> Result<()> {
         started.elapsed().as_secs_f64(),
     ));
 
-    let parameters = parameters(args, &options, &requests, &subjects, image_size);
-    let gallery = Gallery::new(output, COLUMNS);
+    let parameters = parameters(args, &model, &options, &requests, &subjects, image_size);
+    let gallery = Gallery::new(output, COLUMNS, args.show);
     let codes = draw(&mut generator, &requests, &parameters, gallery, args.codes.is_some(), &display)?;
     if let Some(path) = &args.codes {
         let latent = (image_size / downsample_size, image_size / downsample_size);
@@ -195,15 +191,6 @@ fn draw(
     Ok(kept)
 }
 
-fn open(args: &Args, display: &Display) -> Result<Model> {
-    let gpt = Checkpoint::open(&args.gpt_ckpt, args.weights)?;
-    let (gpt_config, guess) = GptConfig::detect(&gpt, args.n_head)?;
-    if let Some(guess) = guess {
-        display.note(&guess);
-    }
-    Model::new((gpt, gpt_config), args.vq.open()?)
-}
-
 /// Checks how many pictures there will be and that all have numbers.
 fn check_count(args: &Args, subjects: usize) -> Result<()> {
     let pictures = subjects.saturating_mul(args.count);
@@ -231,6 +218,7 @@ fn check_grid(pictures: usize, image_size: usize, free_bytes: u64) -> Result<()>
 /// What the files tell about their making.
 fn parameters(
     args: &Args,
+    model: &Model,
     options: &GenerationOptions,
     requests: &[Request],
     subjects: &[Subject],
@@ -253,8 +241,8 @@ fn parameters(
         image_size,
         precision: args.precision.name(),
         vq_precision: args.painter.vq_precision.map(Precision::name),
-        gpt_ckpt: file_name(&args.gpt_ckpt),
-        vq_ckpt: file_name(&args.vq.vq_ckpt),
+        gpt_ckpt: file_name(model.gpt.path()),
+        vq_ckpt: file_name(model.vq.path()),
         t5_path: args.subjects.t5_name(),
     };
     let image = |(index, request): (usize, &Request)| {

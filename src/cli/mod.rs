@@ -10,6 +10,7 @@ mod device;
 mod encode;
 mod generate;
 mod inspect;
+mod model;
 mod output;
 mod parameters;
 mod pictures;
@@ -36,10 +37,13 @@ use crate::{Error, Result};
 /// Make images with LlamaGen: a transformer draws codes, a VQ decoder paints them
 #[derive(Parser)]
 #[command(name = "smalti", version = VERSION.as_str(), max_term_width = 100)]
-#[command(after_help = "Every command explains itself: smalti generate --help")]
+#[command(
+    after_help = "Without a command it draws with the demo model, where that is built in and SMALTI_GPT_CKPT names no other, to smalti.png.
+Every command explains itself: smalti generate --help"
+)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -59,7 +63,7 @@ enum Command {
 /// Runs the program; what `main` returns.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match run(cli.command.unwrap_or_else(showcase)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -69,6 +73,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }
+}
+
+/// What the program does when it is asked for nothing.
+fn showcase() -> Command {
+    let Cli { command } = Cli::parse_from(["smalti", "generate", "--show", "--output", "smalti.png"]);
+    command.expect("it is spelt right")
 }
 
 fn run(command: Command) -> Result<()> {

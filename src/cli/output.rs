@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::parameters::Fields;
@@ -76,6 +77,8 @@ fn numbered(number: u64) -> String {
 pub struct Gallery {
     output: Output,
     columns: usize,
+    /// Show what is written in the terminal too.
+    show: bool,
     held: Vec<(u64, Rgb8)>,
     /// Files that were written and not told, as one before them is not done.
     untold: BTreeMap<usize, PathBuf>,
@@ -84,9 +87,10 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// A grid gets `columns` pictures per row.
-    pub fn new(output: Output, columns: usize) -> Self {
-        Self { output, columns, held: Vec::new(), untold: BTreeMap::new(), next: 0 }
+    /// A grid gets `columns` pictures per row. With `show`, what is written is shown in the terminal as well.
+    pub fn new(output: Output, columns: usize, show: bool) -> Self {
+        let show = show && std::io::stdout().is_terminal();
+        Self { output, columns, show, held: Vec::new(), untold: BTreeMap::new(), next: 0 }
     }
 
     /// Takes the picture that was asked for at `place`, from 0, with its number; `fields` is its text when it gets a
@@ -98,7 +102,7 @@ impl Gallery {
         };
         fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
         let path = folder.join(numbered(number));
-        write(&path, &picture, &fields())?;
+        self.write(&path, &picture, &fields())?;
         self.untold.insert(place, path);
         while let Some(path) = self.untold.remove(&self.next) {
             tell(path.display())?;
@@ -111,16 +115,30 @@ impl Gallery {
     pub fn finish(mut self, fields: impl FnOnce() -> Fields) -> Result<()> {
         let Output::Grid(path) = &self.output else { return Ok(()) };
         self.held.sort_by_key(|(number, _)| *number);
-        let pictures: Vec<Rgb8> = self.held.into_iter().map(|(_, picture)| picture).collect();
-        write(path, &grid(&pictures, self.columns, PADDING)?, &fields())?;
+        let pictures: Vec<Rgb8> = self.held.drain(..).map(|(_, picture)| picture).collect();
+        self.write(path, &grid(&pictures, self.columns, PADDING)?, &fields())?;
         tell(path.display())
+    }
+
+    /// Writes a picture with its text.
+    fn write(&self, path: &Path, picture: &Rgb8, fields: &Fields) -> Result<()> {
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        write_png(path, picture, &fields)?;
+        if self.show {
+            show(picture);
+        }
+        Ok(())
     }
 }
 
-/// Writes a picture with its text.
-fn write(path: &Path, picture: &Rgb8, fields: &Fields) -> Result<()> {
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    write_png(path, picture, &fields)
+/// Shows a picture in the terminal, two pixels to a character.
+fn show(picture: &Rgb8) {
+    let (width, height) = (picture.width() as u32, picture.height() as u32);
+    let Some(image) = image::RgbImage::from_raw(width, height, picture.pixels().to_vec()) else { return };
+    // Asking a terminal for its graphics waits for an answer that not all of them give.
+    let config = viuer::Config { absolute_offset: false, use_kitty: false, use_iterm: false, ..Default::default() };
+    // The file is what was asked for; a terminal that cannot show it is no failure.
+    viuer::print(&image.into(), &config).ok();
 }
 
 /// Checks that a file can be written where `path` says, and writes nothing there. `option` names the flag.

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, tokenizer.latent(), precision)?;
 
     let parameters = describe(&args.pictures.names(), &args.vq);
-    let mut gallery = Gallery::new(output, 1);
+    let mut gallery = Gallery::new(output, 1, false);
     for (index, (original, path)) in pictures.iter().zip(&args.pictures.images).enumerate() {
         let codes = tokenizer.encode(original)?;
         let painted = painter.paint(&codes)?;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use super::device::{DeviceArgs, PainterArgs, Precision};
+use super::model::ModelArgs;
 use super::progress::Display;
 use super::{plural, tell, wrong_option};
 use crate::Result;
 use crate::backend::Device;
-use crate::checkpoint::WeightsChoice;
 use crate::engine::{Model, ModelFiles, Session, SessionOptions};
 use crate::generate::Lookahead;
 use crate::serve::{ServeOptions, serve};
@@ -19,29 +19,20 @@ use crate::serve::{ServeOptions, serve};
 /// Serve pictures over HTTP, as OpenAI's images API and as a page
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
+  smalti serve
   smalti serve --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt
   smalti serve --gpt-ckpt t2i_XL_stage1_256.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl --host 0.0.0.0 --api-key secret
-  curl localhost:8080/v1/images/generations -H 'Content-Type: application/json' -d '{\"prompt\": \"otter\", \"seed\": 1}'
+  curl localhost:8080/v1/images/generations -H 'Content-Type: application/json' -d '{\"prompt\": \"fish\", \"seed\": 1}'
 
 The address is the only line on standard output. SIGTERM finishes what was taken; a second one ends at once.")]
 pub struct Args {
-    /// GPT checkpoint: .pt, .safetensors, or a folder with model.safetensors and config.json
-    #[arg(long, value_name = "FILE", env = "SMALTI_GPT_CKPT", requires = "vq_ckpt")]
-    gpt_ckpt: Option<PathBuf>,
-    /// VQ checkpoint: .pt, .safetensors, or a folder with model.safetensors
-    #[arg(long, value_name = "FILE", env = "SMALTI_VQ_CKPT", requires = "gpt_ckpt")]
-    vq_ckpt: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The text encoder of a text model: a Hugging Face T5 folder
     #[arg(long, value_name = "FOLDER", env = "SMALTI_T5_PATH")]
     t5_path: Option<PathBuf>,
-    /// Which weights of a GPT checkpoint that has two sets
-    #[arg(long, value_enum, default_value_t)]
-    weights: WeightsChoice,
-    /// Attention heads, where the checkpoint does not tell
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    n_head: Option<usize>,
     /// Side of the pictures in pixels; by default what the checkpoint tells, else 384, for text models 512
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PIXELS", requires = "gpt_ckpt", allow_negative_numbers = true)]
     image_size: Option<usize>,
     /// What the transformer's weights and cache are held as
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
@@ -132,16 +123,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The model that is served.
 fn open(args: &Args) -> Result<Model> {
-    match (&args.gpt_ckpt, &args.vq_ckpt) {
-        (Some(gpt), Some(vq)) => Model::open(&ModelFiles {
-            gpt: gpt.clone(),
-            vq: vq.clone(),
-            t5: args.t5_path.clone(),
-            weights: args.weights,
-            n_head: args.n_head,
-            image_size: args.image_size,
-        }),
-        // No checkpoint was named.
-        _ => Err(wrong_option("gpt-ckpt", "(missing)", "a transformer, and with it --vq-ckpt", "")),
+    match args.model.files() {
+        Some(files) => Model::open(&ModelFiles { t5: args.t5_path.clone(), image_size: args.image_size, ..files }),
+        None => Model::demo(),
     }
 }

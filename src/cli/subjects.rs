@@ -12,7 +12,7 @@ use super::progress::Display;
 use super::{plural, wrong_option};
 use crate::backend::{Device, Executor};
 use crate::config::{Condition, GptConfig, Labels, resolve_classes};
-use crate::generate::{Conditioning, Prompt, Prompter, TextFeatures};
+use crate::generate::{Conditioning, Model, Prompt, Prompter, TextFeatures};
 use crate::{Error, Result};
 
 /// LlamaGen's own sample classes, for models of the 1000 ImageNet classes.
@@ -36,7 +36,7 @@ pub struct SubjectArgs {
     /// Where to run the text encoder; by default where all else runs
     #[arg(long, value_name = "DEVICE", env = "SMALTI_TEXT_DEVICE")]
     text_device: Option<Device>,
-    /// Class numbers or names, separated by commas; LlamaGen's eight sample classes by default
+    /// Class numbers or names, separated by commas; LlamaGen's eight sample classes by default, or sixteen of the demo's
     #[arg(long = "class", value_name = "CLASSES", allow_negative_numbers = true)]
     classes: Option<String>,
 }
@@ -57,17 +57,19 @@ pub struct Encoding<'a> {
 }
 
 impl SubjectArgs {
-    /// The subjects for a model of `gpt`, whose prompts it encodes. Errors when they are of the other kind.
+    /// The subjects for a model, whose prompts it encodes; `classes` where none are named. Errors when they are of the
+    /// other kind.
     pub fn resolve(
         &self,
-        gpt: &Path,
-        config: &GptConfig,
+        model: &Model,
+        classes: Option<&str>,
         labels: Option<&Labels>,
         encoding: &Encoding<'_>,
         display: &Display,
     ) -> Result<Vec<Subject>> {
+        let (gpt, config) = (model.gpt.path(), &model.gpt_config);
         match config.condition {
-            Condition::Class { num_classes } => self.classes(gpt, num_classes, labels),
+            Condition::Class { num_classes } => self.classes(gpt, num_classes, classes, labels),
             Condition::Text { cls_token_num, caption_dim } => {
                 if let Some(classes) = &self.classes {
                     let expected = format!("a prompt, as {} is text-conditional (t2i)", gpt.display());
@@ -87,7 +89,13 @@ impl SubjectArgs {
         self.t5_path.as_deref().filter(|_| encodes).and_then(file_name)
     }
 
-    fn classes(&self, gpt: &Path, num_classes: usize, labels: Option<&Labels>) -> Result<Vec<Subject>> {
+    fn classes(
+        &self,
+        gpt: &Path,
+        num_classes: usize,
+        usual: Option<&str>,
+        labels: Option<&Labels>,
+    ) -> Result<Vec<Subject>> {
         let texts = [
             ("PROMPT", self.prompts.first().map(|prompt| excerpt(prompt))),
             ("prompts", self.file.as_ref().map(|path| path.display().to_string())),
@@ -97,10 +105,11 @@ impl SubjectArgs {
             let expected = format!("--class, as {} is class-conditional (c2i)", gpt.display());
             return Err(wrong_option(option, value, expected, "prompts need a text-conditional checkpoint (t2i)"));
         }
-        let list = match &self.classes {
-            Some(list) => list,
-            None if num_classes == 1000 => SAMPLE_CLASSES,
-            None => {
+        let list = match (&self.classes, usual) {
+            (Some(list), _) => list,
+            (None, Some(usual)) => usual,
+            (None, None) if num_classes == 1000 => SAMPLE_CLASSES,
+            (None, None) => {
                 let expected = format!("at least one class from 0 to {}, or a name", num_classes - 1);
                 return Err(wrong_option("class", "(missing)", expected, ""));
             }

@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{Condition, GenerationOptions, GptConfig, Labels, VqConfig, default_image_size, resolve_class};
 use crate::generate;
 use crate::image::MAX_SIDE;
-use crate::{Error, Result};
+use crate::{Error, Result, demo};
 
 /// The files of a model, and what they do not tell.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,20 @@ impl Model {
         let gpt = Checkpoint::open(&files.gpt, files.weights)?;
         let vq = Checkpoint::open(&files.vq, WeightsChoice::Model)?;
         Self::from_checkpoints(gpt, vq, files)
+    }
+
+    /// The demo model, which takes classes; see [`crate::demo`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "demo")] {
+    /// let model = smalti::Model::demo()?;
+    /// assert_eq!(model.class("fish")?, 23);
+    /// # }
+    /// # Ok::<(), smalti::Error>(())
+    /// ```
+    pub fn demo() -> Result<Self> {
+        let demo = demo::model()?;
+        Self::from_checkpoints(demo.gpt, demo.vq, &ModelFiles::default())
     }
 
     /// From checkpoints that are open, or that are no files at all; `files` tells what they do not.

@@ -1,6 +1,6 @@
 // Draws through the C interface and does everything wrong that can be done wrong.
 //
-//   draw GPT VQ
+//   draw GPT VQ [demo]
 //
 // The sanitizers watch: nothing may leak, and no wrong handle, struct or buffer may be followed.
 #include <math.h>
@@ -254,8 +254,44 @@ static void ends_what_is_cancelled(smalti_engine *engine) {
   CHECK(smalti_request_close(request) == SMALTI_STATUS_OK);
 }
 
+// Without checkpoints it is the demo model that draws.
+static void draws_with_the_demo_model(void) {
+  smalti_engine_options options;
+  CHECK(smalti_engine_options_init(&options, sizeof options) == SMALTI_STATUS_OK);
+  options.device = "cpu";
+  options.image_size = SIDE;
+  smalti_engine *engine = NULL;
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
+  options.image_size = 0;
+  options.lookahead = 300;
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
+  options.lookahead = 4;
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_OK);
+  smalti_engine_info info;
+  CHECK(smalti_engine_info_init(&info, sizeof info) == SMALTI_STATUS_OK);
+  CHECK(smalti_engine_get_info(engine, &info) == SMALTI_STATUS_OK);
+  CHECK(info.num_classes > 0);
+
+  uint32_t class_number = 0;
+  CHECK(smalti_engine_class(engine, "fish", &class_number) == SMALTI_STATUS_OK);
+  smalti_request_options asked = request_for(&class_number, 1);
+  size_t bytes = (size_t)3 * info.image_size * info.image_size;
+  uint8_t *pixels = calloc(bytes, 1);
+  asked.output = pixels;
+  asked.output_bytes = bytes;
+  smalti_request *request = NULL;
+  CHECK(smalti_submit(engine, &asked, &request) == SMALTI_STATUS_OK);
+  CHECK(smalti_request_wait(request, -1) == SMALTI_STATUS_OK);
+  unsigned seen[256] = {0}, shades = 0;
+  for (size_t i = 0; i < bytes; i++) shades += seen[pixels[i]]++ == 0;
+  CHECK(shades > 64);
+  CHECK(smalti_request_close(request) == SMALTI_STATUS_OK);
+  CHECK(smalti_engine_close(engine) == SMALTI_STATUS_OK);
+  free(pixels);
+}
+
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 4) return 2;
   smalti_engine *engine = open_engine(argv[1], argv[2]);
   tells_of_itself(engine);
   draws_the_same_in_company(engine);
@@ -281,6 +317,8 @@ int main(int argc, char **argv) {
   options.count = 1;
   CHECK(smalti_submit(engine, &options, &request) == SMALTI_STATUS_ENDED);
   CHECK(smalti_engine_close(engine) == SMALTI_STATUS_OK);
+
+  if (argc == 4) draws_with_the_demo_model();
   puts("all is well");
   return 0;
 }

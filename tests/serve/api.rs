@@ -43,6 +43,21 @@ fn pictures_are_those_of_the_library() {
     assert_eq!(json!(classes), json!([7, 7, 3, 3]));
 }
 
+#[cfg(feature = "demo")]
+#[test]
+fn without_checkpoints_the_demo_model_is_served() {
+    let server = Server::demo(&[]);
+    let listed = server.get("/v1/models").json();
+    assert_eq!((&listed["data"][0]["task"], &listed["data"][0]["num_classes"]), (&"c2i".into(), &32.into()));
+    let model = Model::demo().unwrap();
+    let session = Session::start(&model, &SessionOptions::default()).unwrap();
+    let mut request = Request::class(model.class("fish").unwrap());
+    request.options.seed = 1;
+    let expected = session.draw(request).unwrap();
+    let reply = server.images(r#"{"prompt": "fish", "seed": 1}"#);
+    assert!(picture(&reply["data"][0]) == expected[0].picture);
+}
+
 #[test]
 fn a_seed_that_nobody_chose_is_told() {
     let server = Server::start(&[]);

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,25 +25,38 @@ impl Server {
     }
 
     pub fn with(gpt: &str, image_size: usize, args: &[&str]) -> Self {
-        let server = Self::loading(gpt, image_size, args);
+        Self::loading(gpt, image_size, args).ready()
+    }
+
+    /// Of no checkpoints.
+    #[cfg(feature = "demo")]
+    pub fn demo(args: &[&str]) -> Self {
+        Self::spawn(args).ready()
+    }
+
+    fn ready(self) -> Self {
         let until = Instant::now() + PATIENCE;
-        while server.get("/health").status != 200 {
+        while self.get("/health").status != 200 {
             assert!(Instant::now() < until, "it is not ready");
             std::thread::sleep(Duration::from_millis(5));
         }
-        server
+        self
     }
 
     /// A server that may still be loading.
     pub fn loading(gpt: &str, image_size: usize, args: &[&str]) -> Self {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let golden = |file: &str| format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+        let (gpt, vq, image_size) = (golden(gpt), golden("vq16/vq.pt"), image_size.to_string());
+        let model = ["--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", &image_size];
+        Self::spawn(&[&model, args].concat())
+    }
+
+    fn spawn(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_smalti"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SMALTI_") && name != "SMALTI_CPU") {
             command.env_remove(name);
         }
-        command.args(["serve", "--port", "0", "--device", "cpu", "--quiet"]);
-        command.arg("--gpt-ckpt").arg(golden.join(gpt)).arg("--vq-ckpt").arg(golden.join("vq16/vq.pt"));
-        command.args(["--image-size", &image_size.to_string()]).args(args);
+        command.args(["serve", "--port", "0", "--device", "cpu", "--quiet"]).args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");

@@ -1,4 +1,4 @@
-"""Batches of drawn scenes. They are drawn a chunk at a time, as fast as training asks for them, and used a few times.
+"""Batches of drawn scenes. They are drawn some chunks at a time, as training asks for them, and used a few times.
 
 Each process draws its own indices, and a run that goes on later draws new ones, so no scene comes twice by accident.
 """
@@ -31,37 +31,43 @@ class Draws:
 
 
 class Pool:
-    """Samples kept on the device: rows of one or more tensors. `make` turns a chunk of scenes into rows.
+    """Rows of one or more tensors on the device, `make` of scenes, in random order.
 
-    The pool grows by a chunk whenever its samples would have been used more than `reuse` times; when it is `capacity`
-    chunks large, new chunks replace the oldest.
+    Chunks are made `hand` at a time; a hand is gone through `reuse` times, each time in a new order, then replaced. So
+    every scene is trained on exactly `reuse` times.
     """
 
-    def __init__(
-        self, draws: Draws, make: Callable[[Scenes], tuple[Tensor, ...]], recipe: Recipe, capacity: int
-    ) -> None:
-        self.draws, self.make, self.reuse, self.capacity = draws, make, recipe.reuse, capacity
-        self.chunks: list[tuple[Tensor, ...]] = []
-        self.used, self.grown = 0.0, 0
+    def __init__(self, draws: Draws, make: Callable[[Scenes], tuple[Tensor, ...]], recipe: Recipe, hand: int) -> None:
+        self.draws, self.make, self.reuse, self.hand = draws, make, recipe.reuse, hand
+        self.rows: tuple[Tensor, ...] = ()
+        self.order = torch.empty(0, dtype=torch.long)
+        """What is left of this time through the hand."""
+        self.times_left = 0
 
     def batch(self, n: int) -> tuple[Tensor, ...]:
-        self.used += n
-        while len(self.chunks) < 2 or self.used > self.reuse * self.grown:
-            self.grow()
-        device = self.chunks[0][0].device
-        which = torch.randint(len(self.chunks), (4,)).tolist()
-        rows = torch.randint(self.draws.chunk, (4, -(-n // 4)), device=device)
-        parts = [[t[r] for t in self.chunks[c]] for c, r in zip(which, rows, strict=True)]
-        return tuple(torch.cat(column)[:n] for column in zip(*parts, strict=True))
+        parts = []
+        while n > 0:
+            if len(self.order) == 0:
+                self.shuffle()
+            which, self.order = self.order[:n], self.order[n:]
+            parts.append([t[which] for t in self.rows])
+            n -= len(which)
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def grow(self) -> None:
-        self.chunks.append(self.make(self.draws.next()))
-        self.chunks = self.chunks[-self.capacity :]
-        self.grown += self.draws.chunk
+    def shuffle(self) -> None:
+        if self.times_left == 0:
+            chunks = [self.make(self.draws.next()) for _ in range(self.hand)]
+            self.rows = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
+            self.times_left = self.reuse
+        self.times_left -= 1
+        self.order = torch.randperm(len(self.rows[0])).to(self.rows[0].device)
 
 
 def pictures(world: World, px: int) -> Callable[[Scenes], tuple[Tensor, ...]]:
-    """Scenes to their pixels, kinds and so on: (B, 3, px, px) uint8 and their facts, as `eye.FACTS` names them."""
+    """Scenes to their pixels, kinds and so on: (B, 3, px, px) uint8 and their facts, as `eye.FACTS` names them.
+
+    Pixels lie plane by plane: as the renderer leaves them, convolutions on a CPU take twice as long.
+    """
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
         facts = torch.cat([scenes.layout[:, None], scenes.kind, scenes.colour], 1)

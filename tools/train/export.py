@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def about(name: str, state: dict[str, Any], preset: Preset) -> dict[str, str]:
     """The metadata of a shipped file: sizes by LlamaGen's names, and how to sample, as text."""
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in state["config"].items() if k in SIZES}
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    if name in preset.cfg_scale:
-        text |= {"cfg_scale": str(preset.cfg_scale[name]), "top_k": "0"}
+    if name in preset.sampling:
+        text |= {k: str(v) for k, v in asdict(preset.sampling[name]).items()}
     return text | {
         "smalti.kind": "vq" if name == "vq" else "gpt",
         "image_size": str(state["image_size"]),

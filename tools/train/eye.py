@@ -91,7 +91,7 @@ def train_eye(world: World, preset: Preset, out: Path, limit: Limit, name: str =
     draws = Draws(
         world, world.seed + (0xE7E2 if name == "evaluate" else 0xE7E1), ("class", "text"), recipe.chunk, stage.drawn
     )
-    pool = Pool(draws, pictures(world, PX), recipe, capacity=16)
+    pool = Pool(draws, pictures(world, PX), recipe, hand=8)
     n = world.local(recipe.batch)
     world.fuse(eye)
 

@@ -25,8 +25,8 @@ class Recipe:
     warmup_steps: int = 200
     chunk: int = 2048
     """Scenes drawn at a time."""
-    reuse: float = 8
-    """How often each drawn scene is trained on, on average."""
+    reuse: int = 8
+    """How often each drawn scene is trained on."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class VQRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class Sampling:
+    cfg_scale: float
+    top_k: int = 0
+    """0 for all codes."""
+
+
+@dataclass(frozen=True)
 class Preset:
     pixels: tuple[int, int]
     """The text model's two stages; the VQ model sees both sizes, the class model the second."""
@@ -50,8 +57,8 @@ class Preset:
     recipes: dict[str, Recipe]
     caption_tokens: int = 24
     """Captions are padded to this length in training; the checkpoint takes up to 120."""
-    cfg_scale: dict[str, float] = field(default_factory=lambda: {"c2i": 2.0, "t2i": 3.0})
-    """Guidance of the grids and of the evaluation, and what the shipped files name as their default."""
+    sampling: dict[str, Sampling] = field(default_factory=lambda: {"c2i": Sampling(2.0, 8), "t2i": Sampling(3.0)})
+    """Of the grids and of the evaluation, and what the shipped files name as their default."""
 
     def latent(self, stage: int) -> int:
         """Codes along a side."""

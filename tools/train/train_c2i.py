@@ -16,7 +16,7 @@ from .data import Draws, Pool
 from .generate import generate
 from .gpt import GPTConfig, Transformer
 from .png import grid
-from .presets import Preset
+from .presets import Preset, Sampling
 from .scenes import CLASS_NAMES, Scenes, render
 from .stage import Limit, Stage, adamw
 from .train_vq import load_vq
@@ -53,7 +53,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     )  # fmt: skip
     encode = encoder(world, vq, preset.pixels[1])
     draws = Draws(world, world.seed + 0xC21, ("class",), recipe.chunk, stage.drawn)
-    pool = Pool(draws, lambda s: (encode(s), s.kind[:, 0].to(world.device)), recipe, capacity=256)
+    pool = Pool(draws, lambda s: (encode(s), s.kind[:, 0].to(world.device)), recipe, hand=8)
     n = world.local(recipe.batch)
     world.fuse(model)
 
@@ -67,16 +67,15 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     def samples() -> Tensor:
         """One of each class."""
         label = torch.arange(len(CLASS_NAMES), device=world.device)
-        return grid(sample_classes(stage.ema["gpt"], vq, label, preset.cfg_scale["c2i"]), 8)
+        return grid(sample_classes(stage.ema["gpt"], vq, label, preset.sampling["c2i"]), 8)
 
     stage.run(step, samples, n * world.size, draws)
 
 
 @torch.no_grad()
-def sample_classes(model: Transformer, vq: VQModel, label: Tensor, cfg_scale: float, **options: object) -> Tensor:
+def sample_classes(model: Transformer, vq: VQModel, label: Tensor, sampling: Sampling) -> Tensor:
     """Pictures (B, 3, H, W) uint8 of the classes `label`."""
-    codes = generate(model, label, cfg_scale=cfg_scale, **options)
-    return decode(vq, codes)
+    return decode(vq, generate(model, label, **asdict(sampling)))
 
 
 @torch.no_grad()

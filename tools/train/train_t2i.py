@@ -19,7 +19,7 @@ from .data import Draws, Pool
 from .generate import generate
 from .gpt import Transformer
 from .png import grid
-from .presets import Preset
+from .presets import Preset, Sampling
 from .scenes import Scenes, captions
 from .stage import Limit, Stage, adamw
 from .t5 import T5Config, T5Encoder, left_pad
@@ -79,7 +79,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     draws = Draws(
         world, world.seed + 0x721 + number, ("text", "text", "class", "text", "text"), recipe.chunk, stage.drawn
     )
-    pool = Pool(draws, make, recipe, capacity=256)
+    pool = Pool(draws, make, recipe, hand=8)
     n = world.local(recipe.batch)
     world.fuse(model)
 
@@ -93,7 +93,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
 
     def samples() -> Tensor:
         texts = [p for p in PROMPTS for _ in range(2)]
-        return grid(sample_texts(stage.ema["gpt"], stage.ema["t5"], tokenizer, vq, texts, preset.cfg_scale["t2i"]), 4)
+        return grid(sample_texts(stage.ema["gpt"], stage.ema["t5"], tokenizer, vq, texts, preset.sampling["t2i"]), 4)
 
     stage.run(step, samples, n * world.size, draws)
 
@@ -111,13 +111,12 @@ def sample_texts(
     tokenizer: Tokenizer,
     vq: VQModel,
     texts: list[str],
-    cfg_scale: float,
-    **options: object,
+    sampling: Sampling,
 ) -> Tensor:
     """Pictures (B, 3, H, W) uint8 of the captions."""
     ids, _ = encode_text(tokenizer, texts)
     features, mask = caption_features(t5, ids.to(next(t5.parameters()).device))
-    return decode(vq, generate(model, features, mask, cfg_scale=cfg_scale, **options))
+    return decode(vq, generate(model, features, mask, **asdict(sampling)))
 
 
 def load_t2i(path: Path, device: torch.device) -> tuple[Transformer, T5Encoder]:

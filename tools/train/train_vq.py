@@ -46,7 +46,7 @@ def train_vq(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     )
 
     draws = Draws(world, world.seed + 0xA11, ("class", "text"), recipe.chunk, stage.drawn)
-    pools = {px: Pool(draws, pictures(world, px), recipe, capacity=8) for px in preset.pixels}
+    pools = {px: Pool(draws, pictures(world, px), recipe, hand=4) for px in preset.pixels}
     local = world.local(recipe.batch)
     # A large picture has as many pixels as four small ones, and counts as one.
     batch = {small: local, large: max(1, local // 4)}

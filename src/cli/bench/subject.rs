@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::Args as ClapArgs;
 
 use super::{check_range, latent_size, preset};
-use crate::Result;
 use crate::backend::Executor;
 use crate::bench::{About, Meter, PeakMemory, random_model};
 use crate::checkpoint::{Checkpoint, WeightsChoice};
@@ -16,12 +15,16 @@ use crate::cli::{check_image_size, parse_lookahead, wrong_option};
 use crate::config::{Condition, GenerationOptions, GptConfig, Preset, Sampling, VqConfig, default_image_size};
 use crate::generate::{Conditioning, Layout, Lookahead, Model, TextFeatures};
 use crate::graph::Elem;
+use crate::{Result, demo};
 
 #[derive(ClapArgs, Debug)]
 pub struct SubjectArgs {
     /// Random weights of a released size, made in memory: B, L, XL, XXL, XXXL, 1B, 3B or 7B, with VQ-16
-    #[arg(long, default_value = "B", value_name = "SIZE", conflicts_with = "gpt_ckpt")]
+    #[arg(long, default_value = "B", value_name = "SIZE", conflicts_with_all = ["gpt_ckpt", "demo"])]
     size: String,
+    /// The demo model that is built in
+    #[arg(long, conflicts_with = "gpt_ckpt")]
+    demo: bool,
     /// A GPT checkpoint instead; a text model's texts are 20 tokens of no meaning
     #[arg(long, value_name = "FILE", requires = "vq_ckpt")]
     gpt_ckpt: Option<PathBuf>,
@@ -110,6 +113,11 @@ impl SubjectArgs {
                 let model = Model::new((gpt, config), (vq, vq_config))?;
                 let own_size = told_image_size(&model);
                 (model, name, own_size)
+            }
+            _ if self.demo => {
+                let model = demo::model()?;
+                let own_size = told_image_size(&model);
+                (model, "demo".to_string(), own_size)
             }
             _ => {
                 // What is wrong is told before weights are made.

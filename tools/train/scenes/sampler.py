@@ -70,7 +70,8 @@ NIGHT, BLACK, WHITE = BACKGROUNDS.index("night"), COLOUR_NAMES.index("black"), C
 
 
 def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
-    """The scenes of these indices, (B,) int64. `mode`: "class" has one dominating object, "text" one or two."""
+    """The scenes of these indices, (B,) int64. `mode`: "class" has one large object near the middle, in one of its usual
+    colours; "text" one or two, half of them in any colour."""
     b = len(index)
     draws = uniform(seed + (0 if mode == "class" else 0x5CE9E5), index, 64)
     u = iter(draws.unbind(1))
@@ -78,15 +79,16 @@ def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
     def take(*shape: int) -> Tensor:
         return torch.stack([next(u) for _ in range(math.prod(shape))], 1).view(b, *shape)
 
+    usual_share = 1.0 if mode == "class" else 0.5
     first = take(1).squeeze(1)
     if mode == "class":
         layout = torch.zeros(b, dtype=torch.long)
     else:
-        layout = torch.where(first < 0.4, Layout.SINGLE, torch.where(first < 0.75, Layout.BESIDE, Layout.STACKED))
+        layout = torch.where(first < 0.5, Layout.SINGLE, torch.where(first < 0.8, Layout.BESIDE, Layout.STACKED))
     single = layout == Layout.SINGLE
     kind = pick(take(2), len(CLASS_NAMES))
     usual = USUAL[kind].gather(2, pick(take(2), 6)[..., None]).squeeze(2)
-    colour = torch.where(take(2) < 0.45, usual, pick(take(2), len(COLOUR_NAMES)))
+    colour = torch.where(take(2) < usual_share, usual, pick(take(2), len(COLOUR_NAMES)))
 
     background = pick(take(1).squeeze(1), len(BACKGROUNDS))
     colour = torch.where((background == NIGHT)[:, None] & (colour == BLACK), WHITE, colour)
@@ -98,15 +100,15 @@ def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
 
     wide = take(2)
     if mode == "class":
-        size = between(wide, 0.30, 0.42)
+        size = between(wide, 0.34, 0.42)
     else:
-        alone = torch.where(wide < 0.3, between(wide / 0.3, 0.15, 0.21), between((wide - 0.3) / 0.7, 0.26, 0.42))
-        size = torch.where(single[:, None], alone, between(wide, 0.17, 0.225))
+        alone = torch.where(wide < 0.2, between(wide / 0.2, 0.18, 0.21), between((wide - 0.2) / 0.8, 0.30, 0.42))
+        size = torch.where(single[:, None], alone, between(wide, 0.20, 0.235))
     jitter = take(2, 2) * 2 - 1
     room = (0.5 - size * 1.02).clamp_min(0.0)[..., None]
-    alone = 0.5 + jitter * torch.minimum(room, torch.tensor([0.16, 0.14]))
+    alone = 0.5 + jitter * torch.minimum(room, torch.tensor([0.06, 0.05]))
     side = torch.tensor([-1.0, 1.0])
-    along, across = 0.5 + side * 0.245 + jitter[..., 0] * 0.02, 0.5 + jitter[..., 1] * 0.14
+    along, across = 0.5 + side * 0.245 + jitter[..., 0] * 0.01, 0.5 + jitter[..., 1] * 0.06
     beside, stacked = torch.stack([along, across], 2), torch.stack([across, along], 2)
     centre = torch.where(
         single[:, None, None], alone, torch.where((layout == Layout.BESIDE)[:, None, None], beside, stacked)

@@ -10,7 +10,7 @@ from ..shapes import box, circle, ellipse, polygon, ring, segment, union
 from .registry import kind
 
 
-@kind("house", "red", "white", "blue", tilt=0.03)
+@kind("house", "red", "white", "blue", tilt=0.015)
 def house(p: Pen) -> None:
     p.fill(box(p.x - 0.42, p.y + 0.55, 0.1, 0.28), (0.55, 0.3, 0.26))
     p.fill(box(p.x, p.y - 0.38, 0.68, 0.5))
@@ -28,7 +28,7 @@ def house(p: Pen) -> None:
         )
 
 
-@kind("castle", "purple", "white", "pink", tilt=0.02)
+@kind("castle", "purple", "white", "pink", tilt=0.01)
 def castle(p: Pen) -> None:
     side = p.x.abs() - 0.6
     p.fill(box(p.x, p.y - 0.45, 0.5, 0.45))
@@ -40,7 +40,7 @@ def castle(p: Pen) -> None:
     p.mark(union(box(side, p.y - 0.05, 0.07, 0.1), circle(side, p.y + 0.05, 0.07)), INK)
 
 
-@kind("lighthouse", "red", "blue", tilt=0.03)
+@kind("lighthouse", "red", "blue", tilt=0.015)
 def lighthouse(p: Pen) -> None:
     p.fill(ellipse(p.x, p.y - 0.88, 0.62, 0.14), (0.45, 0.42, 0.4))
     tower = polygon(p.x, p.y, (-0.22, -0.4), (0.22, -0.4), (0.36, 0.86), (-0.36, 0.86))
@@ -55,7 +55,7 @@ def lighthouse(p: Pen) -> None:
     p.fill(polygon(beam, p.y, (0.3, -0.58), (0.8, -0.76), (0.8, -0.42)), (1.0, 0.95, 0.6))
 
 
-@kind("sailboat", "red", "white", "blue", tilt=0.1)
+@kind("sailboat", "red", "white", "blue", tilt=0.05)
 def sailboat(p: Pen) -> None:
     p.fill(segment(p.x, p.y, (0.0, -0.88), (0.0, 0.5), 0.035), WOOD)
     p.fill(polygon(p.x, p.y, (0.1, -0.85), (0.82, 0.3), (0.1, 0.3)))
@@ -64,7 +64,7 @@ def sailboat(p: Pen) -> None:
     p.mark(polygon(p.x, p.y, (-0.84, 0.5), (0.84, 0.5), (0.79, 0.57), (-0.79, 0.57)), SNOW)
 
 
-@kind("rocket", "white", "red", tilt=0.5)
+@kind("rocket", "white", "red", tilt=0.25)
 def rocket(p: Pen) -> None:
     flame = 0.86 + 0.1 * p.u[0]
     p.fill(ellipse(p.x, p.y - 0.55, 0.17, flame - 0.5), FLAME)
@@ -79,7 +79,7 @@ def rocket(p: Pen) -> None:
     p.mark(box(p.x, p.y - 0.52, 0.24, 0.05), STEEL)
 
 
-@kind("car", "red", "blue", "yellow", tilt=0.06)
+@kind("car", "red", "blue", "yellow", tilt=0.03)
 def car(p: Pen) -> None:
     p.fill(polygon(p.x, p.y, (-0.35, -0.48), (0.25, -0.48), (0.55, 0.0), (-0.6, 0.0)))
     p.fill(box(p.x, p.y - 0.18, 0.93, 0.25, 0.15))
@@ -91,7 +91,7 @@ def car(p: Pen) -> None:
     p.mark(circle(wheel, p.y - 0.42, 0.11), STEEL)
 
 
-@kind("balloon", "red", "blue", "pink", tilt=0.15)
+@kind("balloon", "red", "blue", "pink", tilt=0.075)
 def balloon(p: Pen) -> None:
     sway = p.x + 0.07 * torch.sin(p.y * 7 + 6 * p.u[0])
     p.fill(box(sway, p.y - 0.65, 0.02, 0.3), INK)
@@ -101,7 +101,7 @@ def balloon(p: Pen) -> None:
     p.mark(ellipse(x, y, 0.1, 0.17), p.light)
 
 
-@kind("clock", "red", "blue", "brown", tilt=0.1)
+@kind("clock", "red", "blue", "brown", tilt=0.05)
 def clock(p: Pen) -> None:
     bell = p.x.abs()
     p.fill(circle(bell - 0.48, p.y + 0.66, 0.26), STEEL)
@@ -117,7 +117,7 @@ def clock(p: Pen) -> None:
     p.mark(circle(x, y, 0.06), (0.85, 0.2, 0.2))
 
 
-@kind("robot", "white", "blue", "orange", tilt=0.05)
+@kind("robot", "white", "blue", "orange", tilt=0.025)
 def robot(p: Pen) -> None:
     side = p.x.abs()
     p.fill(segment(p.x, p.y, (0.0, -0.65), (0.0, -0.82), 0.03), INK)
@@ -135,7 +135,7 @@ def robot(p: Pen) -> None:
         p.mark(circle(p.x + 0.16 - 0.16 * i, p.y - 0.3, 0.055), colour)
 
 
-@kind("cup", "white", "blue", "red", tilt=0.08)
+@kind("cup", "white", "blue", "red", tilt=0.04)
 def cup(p: Pen) -> None:
     p.fill(ring(p.x - 0.52, p.y - 0.18, 0.28, 0.13))
     p.fill(polygon(p.x, p.y, (-0.72, -0.3), (0.52, -0.3), (0.4, 0.82), (-0.6, 0.82)), line=True)

@@ -16,7 +16,7 @@ def eye(p: Pen, x: torch.Tensor, y: torch.Tensor, r: float) -> None:
     p.mark(circle(x - 0.15 * r, y, 0.62 * r), INK)
 
 
-@kind("snowman", "white", tilt=0.04)
+@kind("snowman", "white", tilt=0.02)
 def snowman(p: Pen) -> None:
     p.fill(segment(p.x.abs(), p.y, (0.3, 0.05), (0.8, -0.25), 0.035), WOOD)
     p.fill(circle(p.x, p.y - 0.5, 0.44))
@@ -34,7 +34,7 @@ def snowman(p: Pen) -> None:
     p.fill(box(p.x - 0.16, p.y + 0.08, 0.07, 0.18, 0.04), (0.85, 0.2, 0.2))
 
 
-@kind("fish", "orange", "blue", "yellow", tilt=0.25)
+@kind("fish", "orange", "blue", "yellow", tilt=0.125)
 def fish(p: Pen) -> None:
     tail = polygon(p.x, p.y.abs(), (0.4, 0.0), (0.92, 0.18), (0.9, 0.52), (0.4, 0.08))
     p.fill(tail, p.dark)
@@ -51,7 +51,7 @@ def fish(p: Pen) -> None:
     p.mark(torch.maximum(body, box(p.x + 0.82, p.y - 0.14, 0.1, 0.025)), INK)
 
 
-@kind("bird", "blue", "red", "yellow", tilt=0.12)
+@kind("bird", "blue", "red", "yellow", tilt=0.06)
 def bird(p: Pen) -> None:
     p.fill(polygon(p.x, p.y, (0.3, 0.1), (0.95, -0.2), (0.92, 0.14), (0.4, 0.4)), p.dark)
     for dx in (-0.12, 0.1):
@@ -72,7 +72,7 @@ def bird(p: Pen) -> None:
     eye(p, -p.x - 0.54, p.y + 0.42, 0.09)
 
 
-@kind("butterfly", "purple", "orange", "blue", tilt=0.25)
+@kind("butterfly", "purple", "orange", "blue", tilt=0.125)
 def butterfly(p: Pen) -> None:
     side = p.x.abs() * (1.0 + 0.15 * p.u[0])
     x, y = rotate(side - 0.48, p.y + 0.34, -0.65)
@@ -87,7 +87,7 @@ def butterfly(p: Pen) -> None:
     p.fill(ellipse(p.x, p.y - 0.02, 0.08, 0.52), INK)
 
 
-@kind("cat", "orange", "black", "white", tilt=0.1)
+@kind("cat", "orange", "black", "white", tilt=0.05)
 def cat(p: Pen) -> None:
     side = p.x.abs()
     p.fill(polygon(side, p.y, (0.2, -0.5), (0.72, -0.92), (0.8, -0.05)))
@@ -103,7 +103,7 @@ def cat(p: Pen) -> None:
         p.mark(segment(side, p.y, (0.4, dy + 0.08), (0.82, dy), 0.018), p.solid(SNOW) * 0.5 + 0.2)
 
 
-@kind("ladybug", "red", "orange", tilt=0.4)
+@kind("ladybug", "red", "orange", tilt=0.2)
 def ladybug(p: Pen) -> None:
     side = p.x.abs()
     for y in (-0.2, 0.15, 0.5):

@@ -12,7 +12,7 @@ from ..shapes import box, circle, ellipse, minus, polygon, rotate, segment, star
 from .registry import kind
 
 
-@kind("sun", "yellow", "orange", tilt=0.3)
+@kind("sun", "yellow", "orange", tilt=0.15)
 def sun(p: Pen) -> None:
     step = 2 * math.pi / 10
     angle = torch.remainder(torch.atan2(p.y, p.x), step) - step / 2
@@ -26,7 +26,7 @@ def sun(p: Pen) -> None:
     p.mark(smile, INK)
 
 
-@kind("moon", "yellow", "white", tilt=0.35)
+@kind("moon", "yellow", "white", tilt=0.175)
 def moon(p: Pen) -> None:
     body = minus(circle(p.x - 0.1, p.y, 0.88), circle(p.x - 0.5 - 0.12 * p.u[0], p.y + 0.14, 0.72))
     p.fill(body)
@@ -34,13 +34,13 @@ def moon(p: Pen) -> None:
         p.mark(circle(p.x - cx, p.y - cy, r), p.dark)
 
 
-@kind("star", "yellow", "white", tilt=0.3)
+@kind("star", "yellow", "white", tilt=0.15)
 def star_(p: Pen) -> None:
     p.fill(star(p.x, p.y - 0.05, 0.95, 0.42, 5))
     p.mark(star(p.x, p.y - 0.05, 0.68, 0.30, 5), p.light)
 
 
-@kind("cloud", "white", "pink", tilt=0.04)
+@kind("cloud", "white", "pink", tilt=0.02)
 def cloud(p: Pen) -> None:
     p.fill(
         union(
@@ -53,7 +53,7 @@ def cloud(p: Pen) -> None:
     p.mark(box(p.x, p.y - 0.36, 0.7, 0.06, 0.06), p.dark)
 
 
-@kind("tree", "green", "orange", tilt=0.05)
+@kind("tree", "green", "orange", tilt=0.025)
 def tree(p: Pen) -> None:
     p.fill(polygon(p.x, p.y, (-0.13, 0.2), (0.13, 0.2), (0.2, 0.93), (-0.2, 0.93)), WOOD)
     crown = union(
@@ -64,7 +64,7 @@ def tree(p: Pen) -> None:
     p.mark(circle(p.x - 0.34, p.y + 0.0, 0.15), p.dark)
 
 
-@kind("fir tree", "green", "blue", tilt=0.05)
+@kind("fir tree", "green", "blue", tilt=0.025)
 def fir_tree(p: Pen) -> None:
     p.fill(box(p.x, p.y - 0.8, 0.12, 0.14), WOOD)
     for top, bottom, half in ((0.05, 0.7, 0.68), (-0.4, 0.32, 0.55), (-0.92, -0.1, 0.42)):
@@ -72,7 +72,7 @@ def fir_tree(p: Pen) -> None:
         p.mark(polygon(p.x, p.y, (0.0, top), (half, bottom), (half * 0.35, bottom)), p.dark)
 
 
-@kind("flower", "red", "pink", "purple", tilt=0.15)
+@kind("flower", "red", "pink", "purple", tilt=0.075)
 def flower(p: Pen) -> None:
     p.fill(segment(p.x, p.y, (0.0, 0.0), (0.0, 0.9), 0.05), LEAF)
     x, y = p.at(0.24, 0.62, -0.6)
@@ -85,7 +85,7 @@ def flower(p: Pen) -> None:
     p.fill(circle(x, y, 0.21), (0.99, 0.84, 0.25), line=True)
 
 
-@kind("mushroom", "red", "brown", tilt=0.1)
+@kind("mushroom", "red", "brown", tilt=0.05)
 def mushroom(p: Pen) -> None:
     stem = union(box(p.x, p.y - 0.4, 0.2, 0.42, 0.1), ellipse(p.x, p.y - 0.7, 0.3, 0.2))
     p.fill(stem, CREAM)
@@ -95,7 +95,7 @@ def mushroom(p: Pen) -> None:
         p.mark(circle(p.x - cx, p.y - cy, r), SNOW)
 
 
-@kind("cactus", "green", tilt=0.05)
+@kind("cactus", "green", tilt=0.025)
 def cactus(p: Pen) -> None:
     left = union(
         segment(p.x, p.y, (-0.55, -0.35), (-0.55, 0.12), 0.15), segment(p.x, p.y, (-0.55, 0.12), (0.0, 0.2), 0.14)
@@ -109,7 +109,7 @@ def cactus(p: Pen) -> None:
     p.fill(circle(p.x, p.y + 0.9, 0.09), (0.95, 0.4, 0.6))
 
 
-@kind("apple", "red", "green", tilt=0.15)
+@kind("apple", "red", "green", tilt=0.075)
 def apple(p: Pen) -> None:
     p.fill(segment(p.x, p.y, (0.0, -0.45), (0.1, -0.88), 0.05), WOOD)
     x, y = p.at(0.34, -0.72, -0.4)

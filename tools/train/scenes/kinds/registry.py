@@ -23,7 +23,7 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, *usual: str, tilt: float = 0.12) -> Callable[[Draw], Draw]:
+def kind(name: str, *usual: str, tilt: float = 0.06) -> Callable[[Draw], Draw]:
     def add(draw: Draw) -> Draw:
         KINDS[name] = Kind(name, draw, usual, tilt)
         return draw

@@ -10,7 +10,7 @@ from ..shapes import box, circle, ellipse, heart, minus, polygon, ring, segment,
 from .registry import kind
 
 
-@kind("umbrella", "red", "blue", "purple", tilt=0.3)
+@kind("umbrella", "red", "blue", "purple", tilt=0.15)
 def umbrella(p: Pen) -> None:
     hook = torch.maximum(ring(p.x - 0.14, p.y - 0.72, 0.14, 0.08), 0.7 - p.y)
     p.fill(union(segment(p.x, p.y, (0.0, -0.85), (0.0, 0.72), 0.04), hook), WOOD)
@@ -23,7 +23,7 @@ def umbrella(p: Pen) -> None:
     p.mark(torch.maximum(canopy, middle.abs() - 0.02), INK)
 
 
-@kind("key", "yellow", "black", tilt=0.6)
+@kind("key", "yellow", "black", tilt=0.3)
 def key(p: Pen) -> None:
     bow = ring(p.x + 0.5, p.y, 0.28, 0.2)
     shaft = box(p.x - 0.32, p.y, 0.58, 0.085)
@@ -33,14 +33,14 @@ def key(p: Pen) -> None:
     p.mark(box(p.x - 0.3, p.y + 0.03, 0.5, 0.02), p.light)
 
 
-@kind("heart", "red", "pink", tilt=0.2)
+@kind("heart", "red", "pink", tilt=0.1)
 def heart_(p: Pen) -> None:
     p.fill(heart(p.x, p.y, 0.92))
     x, y = p.at(-0.42, -0.38, 0.6)
     p.mark(ellipse(x, y, 0.12, 0.2), p.light)
 
 
-@kind("ice cream", "pink", "brown", "white", tilt=0.12)
+@kind("ice cream", "pink", "brown", "white", tilt=0.06)
 def ice_cream(p: Pen) -> None:
     cone = polygon(p.x, p.y, (-0.42, 0.05), (0.42, 0.05), (0.0, 0.96))
     p.fill(cone, (0.88, 0.62, 0.30))
@@ -52,7 +52,7 @@ def ice_cream(p: Pen) -> None:
     p.fill(circle(p.x, p.y + 0.8, 0.13), (0.85, 0.12, 0.2), line=True)
 
 
-@kind("gift", "red", "blue", "green", tilt=0.08)
+@kind("gift", "red", "blue", "green", tilt=0.04)
 def gift(p: Pen) -> None:
     ribbon = p.solid(GOLD)
     x, y = p.at(0.0, -0.5)
@@ -66,7 +66,7 @@ def gift(p: Pen) -> None:
     p.fill(circle(p.x, p.y + 0.46, 0.11), ribbon, line=True)
 
 
-@kind("crown", "yellow", "white", tilt=0.12)
+@kind("crown", "yellow", "white", tilt=0.06)
 def crown(p: Pen) -> None:
     p.fill(box(p.x, p.y - 0.42, 0.78, 0.26))
     p.fill(polygon(p.x, p.y, (0.0, -0.72), (0.34, 0.3), (-0.34, 0.3)))

@@ -1,0 +1,90 @@
+//! The model that is built in: the program draws with it when it is told nothing else, and what it draws is what was
+//! asked for, as a classifier sees it that took no part in its training.
+
+#![cfg(feature = "demo")]
+
+mod eye;
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use eye::{Eye, Seen};
+use smalti::image::{Rgb8, read};
+
+/// The program in a folder, with nothing told by the environment.
+fn smalti(folder: &Path) -> Command {
+    let mut command: Command = assert_cmd::cargo::cargo_bin_cmd!("smalti");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SMALTI_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(folder);
+    command
+}
+
+/// What the eye says of each picture that a command draws.
+fn look(eye: &Eye, arguments: &[&str]) -> Vec<Seen> {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("pictures/");
+    let run =
+        |command: &mut Command| command.args(arguments).arg("--output").arg(&output).arg("--quiet").assert().success();
+    run(smalti(Path::new(env!("CARGO_MANIFEST_DIR"))).arg("generate"));
+    let mut paths: Vec<_> = fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let pictures: Vec<Rgb8> = paths.iter().map(|path| read(path).unwrap()).collect();
+    pictures.iter().map(|picture| eye.look(picture)).collect()
+}
+
+/// The share of pictures for which `right` holds.
+fn share(seen: &[Seen], right: impl Fn(usize, &Seen) -> bool) -> f64 {
+    seen.iter().enumerate().filter(|(picture, seen)| right(*picture, seen)).count() as f64 / seen.len() as f64
+}
+
+#[test]
+fn asked_for_nothing_it_draws_a_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    smalti(folder.path()).assert().success().stdout("smalti.png\n");
+    let grid = read(&folder.path().join("smalti.png")).unwrap();
+    assert!(grid.width() > grid.height() && grid.height() > 256, "{} x {}", grid.width(), grid.height());
+}
+
+#[test]
+fn the_readmes_commands_draw() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let whole = |line: &&str| {
+        line.starts_with("smalti generate") && !line.contains("-ckpt") && !line.ends_with('\\') && !line.contains("  ")
+    };
+    let commands: Vec<&str> = readme.lines().filter(whole).collect();
+    assert!(!commands.is_empty(), "none is in the README");
+    let folder = tempfile::tempdir().unwrap();
+    for command in commands {
+        // Every other part is quoted, one argument.
+        let parts = command.split('"').enumerate();
+        let words = parts.flat_map(|(i, part)| if i % 2 == 1 { vec![part] } else { part.split_whitespace().collect() });
+        smalti(folder.path()).args(words.skip(1)).assert().success();
+    }
+    assert!(folder.path().join("pictures").is_dir());
+}
+
+#[test]
+fn classes_are_seen_as_what_they_are() {
+    const EACH: usize = 4;
+    let eye = Eye::open();
+    let kinds = eye.kinds.len();
+    let seen = look(&eye, &["--class", &eye.kinds.join(","), "--count", &EACH.to_string()]);
+    assert_eq!(seen.len(), kinds * EACH);
+    let right = share(&seen, |picture, seen| seen.kind == picture / EACH);
+    assert!(right >= 0.9, "{right} of the pictures show their class");
+    let wrong = share(&seen, |picture, seen| seen.kind == (picture / EACH + 7) % kinds);
+    assert!(wrong < 0.9, "with labels shuffled this must fail, and {wrong} of the pictures show another class");
+}
+
+#[test]
+fn a_seed_gives_one_picture_alone_and_among_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |arguments: &[&str]| smalti(folder.path()).arg("generate").args(arguments).assert().success();
+    draw(&["--class", "fish,moon,star", "--seed", "5", "--output", "three/"]);
+    draw(&["--class", "moon", "--seed", "5", "--first-image", "1", "--threads", "1", "--output", "one/"]);
+    let pixels = |path: &str| read(&folder.path().join(path)).unwrap().into_pixels();
+    assert_eq!(pixels("three/000001.png"), pixels("one/000001.png"));
+}
