@@ -45,7 +45,8 @@ fn asked_for_nothing_it_draws_a_grid() {
     let folder = tempfile::tempdir().unwrap();
     smalti(folder.path()).assert().success().stdout("smalti.png\n");
     let grid = read(&folder.path().join("smalti.png")).unwrap();
-    assert!(grid.width() > grid.height() && grid.height() > 256, "{} x {}", grid.width(), grid.height());
+    // Four by four of 128 pixels, lines of two between them.
+    assert_eq!((grid.width(), grid.height()), (522, 522));
 }
 
 #[test]
