@@ -23,6 +23,9 @@ struct Told {
 
 #[test]
 fn sixty_four_clients() {
+    #[cfg(feature = "demo")]
+    let server = Server::demo(&["--queue", "32"]);
+    #[cfg(not(feature = "demo"))]
     let server = Server::with("c2i/gpt.pt", 128, &["--queue", "32"]);
     let told = Mutex::new(Told::default());
     let time = Duration::from_secs(seconds());
