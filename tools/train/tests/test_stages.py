@@ -55,7 +55,7 @@ def test_the_shipped_form_is_bf16_with_names(run: Path) -> None:
         about = file.metadata()
     assert json.loads(about["class_names"]) == list(CLASS_NAMES)
     assert about["model_type"] == "c2i" and about["n_head"] == "1" and about["image_size"] == "64"
-    assert about["cfg_scale"] == "2.0" and about["top_k"] == "0"
+    assert about["cfg_scale"] == "2.0" and about["top_k"] == "8"
     config = json.loads((demo / "t5" / "config.json").read_text())
     assert config["feed_forward_proj"] == "gated-gelu"
     assert load_file(demo / "t5" / "model.safetensors")["shared.weight"].shape == (
