@@ -1,5 +1,6 @@
 //! Every kind of op of a GPT-B step, of VQ-16's decoder and encoder and of T5-XL's blocks, in the shapes of the op
-//! tests' true widths, on the CPU and, where there is one that the kernels run on, a GPU. The draw is among them: `sample`.
+//! tests' true widths, on the CPU and, where there is one that the kernels run on, a GPU. The draw is among them:
+//! `sample`.
 //!
 //! `cargo bench --bench ops`; beside their floors: `smalti bench kernels`.
 
