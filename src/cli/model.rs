@@ -43,14 +43,21 @@ impl ModelArgs {
 
     /// Opens what is named, or the demo model.
     pub fn open(&self, display: &Display) -> Result<Model> {
-        let Some(files) = self.files() else { return demo::model() };
-        let gpt = Checkpoint::open(&files.gpt, files.weights)?;
-        let (gpt_config, guess) = GptConfig::detect(&gpt, files.n_head)?;
-        if let Some(guess) = guess {
-            display.note(&guess);
+        match self.files() {
+            Some(files) => open(&files, display),
+            None => demo::model(),
         }
-        let vq = Checkpoint::open(&files.vq, WeightsChoice::Model)?;
-        let vq_config = VqConfig::detect(&vq)?;
-        Model::new((gpt, gpt_config), (vq, vq_config))
     }
+}
+
+/// Opens the transformer and the VQ model, and tells what had to be guessed.
+pub fn open(files: &ModelFiles, display: &Display) -> Result<Model> {
+    let gpt = Checkpoint::open(&files.gpt, files.weights)?;
+    let (gpt_config, guess) = GptConfig::detect(&gpt, files.n_head)?;
+    if let Some(guess) = guess {
+        display.note(&guess);
+    }
+    let vq = Checkpoint::open(&files.vq, WeightsChoice::Model)?;
+    let vq_config = VqConfig::detect(&vq)?;
+    Model::new((gpt, gpt_config), (vq, vq_config))
 }

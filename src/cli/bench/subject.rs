@@ -8,11 +8,12 @@ use clap::Args as ClapArgs;
 use super::{check_range, latent_size, preset};
 use crate::backend::Executor;
 use crate::bench::{About, Meter, PeakMemory, random_model};
-use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
+use crate::cli::model::open;
 use crate::cli::progress::Display;
 use crate::cli::{check_image_size, parse_lookahead, wrong_option};
-use crate::config::{Condition, GenerationOptions, GptConfig, Preset, Sampling, VqConfig, default_image_size};
+use crate::config::{Condition, GenerationOptions, Preset, Sampling, default_image_size};
+use crate::engine::ModelFiles;
 use crate::generate::{Conditioning, Layout, Lookahead, Model, TextFeatures};
 use crate::graph::Elem;
 use crate::{Result, demo};
@@ -105,12 +106,7 @@ impl SubjectArgs {
         let (model, name, own_size) = match (&self.gpt_ckpt, &self.vq_ckpt) {
             (Some(gpt), Some(vq)) => {
                 let name = gpt.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-                let gpt = Checkpoint::open(gpt, WeightsChoice::Model)?;
-                let (config, guess) = GptConfig::detect(&gpt, self.n_head)?;
-                guess.into_iter().for_each(|guess| display.note(&guess));
-                let vq = Checkpoint::open(vq, WeightsChoice::Model)?;
-                let vq_config = VqConfig::detect(&vq)?;
-                let model = Model::new((gpt, config), (vq, vq_config))?;
+                let model = open(&ModelFiles { n_head: self.n_head, ..ModelFiles::new(gpt, vq) }, &display)?;
                 let own_size = told_image_size(&model);
                 (model, name, own_size)
             }
