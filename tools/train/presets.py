@@ -103,7 +103,7 @@ PRESETS: dict[str, Preset] = {
             "vq": VQRecipe(batch=16, lr=4e-4, share=0.26, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=1.0),
             "t2i-1": Recipe(batch=32, lr=1.5e-3, share=0.08, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
             "c2i": Recipe(batch=16, lr=1e-3, share=0.32, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
-            "t2i-2": Recipe(batch=16, lr=1e-3, share=0.26, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
+            "t2i-2": Recipe(batch=16, lr=1e-3, share=0.26, chunk=256, reuse=2, ema_decay=0.998, warmup_steps=50),
             "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
         },
     ),

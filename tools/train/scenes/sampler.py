@@ -102,8 +102,8 @@ def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
     if mode == "class":
         size = between(wide, 0.34, 0.42)
     else:
-        alone = torch.where(wide < 0.2, between(wide / 0.2, 0.18, 0.21), between((wide - 0.2) / 0.8, 0.30, 0.42))
-        size = torch.where(single[:, None], alone, between(wide, 0.20, 0.235))
+        alone = torch.where(wide < 0.12, between(wide / 0.12, 0.19, 0.215), between((wide - 0.12) / 0.88, 0.33, 0.42))
+        size = torch.where(single[:, None], alone, between(wide, 0.21, 0.235))
     jitter = take(2, 2) * 2 - 1
     room = (0.5 - size * 1.02).clamp_min(0.0)[..., None]
     alone = 0.5 + jitter * torch.minimum(room, torch.tensor([0.06, 0.05]))
