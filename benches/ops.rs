@@ -1,6 +1,6 @@
 //! Every kind of op of a GPT-B step, of VQ-16's decoder and encoder and of T5-XL's blocks, in the shapes of the op
-//! tests' true widths, on the CPU and, where there is one that the kernels run on, a GPU. The draw is among them:
-//! `sample`.
+//! tests' true widths, on the CPU and, where there is one that the kernels run on, a GPU. The draw is among them,
+//! `sample`, and what follows it in windows, `accept`.
 //!
 //! `cargo bench --bench ops`; beside their floors: `smalti bench kernels`.
 
@@ -21,8 +21,8 @@ fn ops(criterion: &mut Criterion) {
     let preset = Preset::named("B").expect("a preset");
     for (device, executor) in executors() {
         let executor = executor.as_ref();
-        let step = |images| Part::step(executor, preset, 16, images, Elem::Bf16);
-        let mut parts = vec![("step of 1", step(1)), ("step of 8", step(8))];
+        let step = |images, window| Part::step(executor, preset, 16, images, window, Elem::Bf16);
+        let mut parts = vec![("step of 1", step(1, 1)), ("step of 8", step(8, 1)), ("window of 8", step(1, 8))];
         for precision in [Elem::F32, Elem::Bf16] {
             if executor.activations() == Elem::F32 || precision == Elem::Bf16 {
                 let name = if precision == Elem::F32 { "VQ decode, f32" } else { "VQ decode, bf16" };

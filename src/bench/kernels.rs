@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::halfway::HalfwayStep;
+use super::halfway::{HalfwayStep, Pictures};
 use super::{Floor, Meter, Rates, Spread};
 use crate::Result;
 use crate::backend::{Executor, Plan};
@@ -34,13 +34,22 @@ pub struct Part {
 }
 
 impl Part {
-    /// A decoding step of a transformer in the middle of `images` guided pictures of `latent_size` codes a side.
-    pub fn step(executor: &dyn Executor, preset: &Preset, latent_size: usize, images: usize, precision: Elem) -> Self {
-        let HalfwayStep { gpt, weights, load, rows, draws } =
-            HalfwayStep::new(executor, preset, latent_size, images, true, precision);
+    /// A decoding step of a transformer in the middle of `images` guided pictures of `latent_size` codes a side, with
+    /// windows of W = `window` tokens each, or 1.
+    pub fn step(
+        executor: &dyn Executor,
+        preset: &Preset,
+        latent_size: usize,
+        images: usize,
+        window: usize,
+        precision: Elem,
+    ) -> Self {
+        let pictures = Pictures { images, guidance: true, latent_size, window };
+        let HalfwayStep { gpt, weights, load, rows, draws } = HalfwayStep::new(executor, preset, pictures, precision);
         // Weights are widened on a CPU, whose activations are f32.
         let precision = executor.activations();
-        Self { phase: gpt.step, graph: gpt.graph, weights, load, rows, draws, precision }
+        let phase = gpt.lookahead.filter(|_| window > 1).map_or(gpt.step, |lookahead| lookahead.pass);
+        Self { phase, graph: gpt.graph, weights, load, rows, draws, precision }
     }
 
     /// VQ-16's decoder for one picture.
@@ -171,8 +180,8 @@ impl KernelsBench {
 
     /// Seconds of one op of a kind, all of them `times` times, or as often as the picture has tokens left.
     pub fn run(&mut self, kind: usize, times: usize) -> Result<f64> {
-        // A draw moves its row on, and it begins in the middle.
-        let most = self.part.draws.first().map_or(times, |draw| draw.token.max(1) as usize);
+        // A draw moves its row on, a window at most its length, and they begin in the middle.
+        let most = self.part.draws.first().map_or(times, |draw| (draw.token / draw.window.max(1)).max(1) as usize);
         let times = times.min(most);
         let phase = self.plan.graph().phase_id(kind);
         let tables: Vec<_> = self.plan.graph().buffer_ids().collect();

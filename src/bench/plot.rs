@@ -17,12 +17,15 @@ pub struct Bar {
 /// Colours that are told apart in print and by most eyes (Okabe and Ito's).
 const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777"];
 
-/// Pixels of a bar, of the gap between groups, and of all left and right of the bars.
+/// Pixels of a bar, of the gap between groups, of a letter of a group's name, and of what is right of the bars.
 const BAR: usize = 18;
 const GAP: usize = 14;
-const LEFT: usize = 170;
+const LETTER: usize = 8;
 const WIDTH: usize = 760;
 const RIGHT: usize = 90;
+
+/// Letters of a group's name; a longer one loses its beginning.
+const LETTERS: usize = 40;
 
 impl Bar {
     /// The bar of a record, one of ours or of the baselines'; `None` where it has no pictures per second.
@@ -60,7 +63,9 @@ pub fn svg(title: &str, note: &str, bars: &[Bar]) -> String {
     };
     let (groups, engines) = (distinct(&|bar| &bar.group), distinct(&|bar| &bar.engine));
     let largest = bars.iter().map(|bar| bar.images_per_second).fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - LEFT - RIGHT) as f64 / largest;
+    let letters = groups.iter().map(|group| group.chars().count()).max().unwrap_or(0).min(LETTERS);
+    let left = 20 + LETTER * letters;
+    let scale = (WIDTH - left - RIGHT) as f64 / largest;
     let top = 40 + 20 * engines.len();
     let mut body = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| writeln!(body, "{text}").expect("a string takes it");
@@ -75,22 +80,22 @@ pub fn svg(title: &str, note: &str, bars: &[Bar]) -> String {
     for group in &groups {
         let of_group: Vec<&Bar> = bars.iter().filter(|bar| bar.group == *group).collect();
         let middle = y + of_group.len() * BAR / 2 + 4;
-        let x = LEFT - 8;
-        line(format_args!("<text x=\"{x}\" y=\"{middle}\" text-anchor=\"end\">{}</text>", escape(group)));
+        let (x, name) = (left - 8, escape(&last_letters(group)));
+        line(format_args!("<text x=\"{x}\" y=\"{middle}\" text-anchor=\"end\">{name}</text>"));
         for bar in of_group {
             let colour = engines.iter().position(|engine| *engine == bar.engine).unwrap_or(0) % COLOURS.len();
             let (width, height) = (bar.images_per_second * scale, BAR - 3);
             line(format_args!(
-                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{}\"/>",
+                "<rect x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{}\"/>",
                 COLOURS[colour]
             ));
-            let (x, value) = (LEFT as f64 + width + 5.0, figures(bar.images_per_second));
+            let (x, value) = (left as f64 + width + 5.0, figures(bar.images_per_second));
             line(format_args!("<text x=\"{x:.1}\" y=\"{}\" font-size=\"12\">{value}</text>", y + 12));
             y += BAR;
         }
         y += GAP;
     }
-    line(format_args!("<text x=\"{LEFT}\" y=\"{}\" font-size=\"12\">images per second</text>", y + 6));
+    line(format_args!("<text x=\"{left}\" y=\"{}\" font-size=\"12\">images per second</text>", y + 6));
     line(format_args!("<text x=\"12\" y=\"{}\" font-size=\"11\" fill=\"#555\">{}</text>", y + 26, escape(note)));
     let height = y + 38;
     format!(
@@ -104,6 +109,14 @@ pub fn svg(title: &str, note: &str, bars: &[Bar]) -> String {
 fn figures(x: f64) -> String {
     let decimals = if x >= 100.0 { 0 } else { (2.0 - x.max(1e-9).log10().floor()) as usize };
     format!("{x:.decimals$}")
+}
+
+/// A group's name, or its end after an ellipsis.
+fn last_letters(group: &str) -> String {
+    match group.chars().count().checked_sub(LETTERS) {
+        None | Some(0) => group.into(),
+        Some(beyond) => format!("…{}", group.chars().skip(beyond + 1).collect::<String>()),
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -129,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn names_have_room() {
+        let bar = |group: &str| Bar { group: group.into(), engine: "one".into(), images_per_second: 1.0 };
+        let long = format!("{}, 256 px", "m".repeat(50));
+        let svg = svg("", "", &[bar("GPT-B"), bar(&long)]);
+        let left = 20 + LETTER * LETTERS;
+        assert!(
+            svg.contains(&format!("x=\"{}\" y=", left - 8)) && svg.contains(&format!("<rect x=\"{left}\"")),
+            "{svg}"
+        );
+        assert!(svg.contains(&format!(">…{}, 256 px<", "m".repeat(31))), "{svg}");
+    }
+
+    #[test]
     fn bars_are_as_long_as_their_rates() {
         let bar = |group: &str, engine: &str, images_per_second| Bar {
             group: group.into(),
@@ -136,7 +162,7 @@ mod tests {
             images_per_second,
         };
         let svg = svg("a & b", "<note>", &[bar("x", "one", 2.0), bar("x", "two", 1.0), bar("y", "one", 0.5)]);
-        let full = (WIDTH - LEFT - RIGHT) as f64;
+        let full = (WIDTH - (20 + LETTER) - RIGHT) as f64;
         for share in [1.0, 0.5, 0.25] {
             assert!(svg.contains(&format!("width=\"{:.1}\"", full * share)), "{svg}");
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Spread;
-use super::halfway::HalfwayStep;
+use super::halfway::{HalfwayStep, Pictures};
 use crate::Result;
 use crate::backend::{Executor, Plan};
 use crate::config::Preset;
@@ -46,8 +46,8 @@ impl StepBench {
         guidance: bool,
         precision: Elem,
     ) -> Result<Self> {
-        let HalfwayStep { gpt, weights, load, rows, draws } =
-            HalfwayStep::new(executor, preset, latent_size, images, guidance, precision);
+        let pictures = Pictures { images, guidance, latent_size, window: 1 };
+        let HalfwayStep { gpt, weights, load, rows, draws } = HalfwayStep::new(executor, preset, pictures, precision);
         let plan = executor.plan(Arc::new(gpt.graph.clone()), &weights)?;
         let cost = gpt.graph.cost(gpt.step, &load);
         Ok(Self { plan, gpt, extent: load.extent, rows, draws, cost })

@@ -172,6 +172,8 @@ fn models_that_cannot_be_used() {
             (&["bench", "serve", "--goodput", "itl:5"], 2, &["itl:5", "as e2el:500"]),
             (&["bench", "serve", "--goodput", "e2el:5,tpot:5"], 2, &["--goodput tpot", "--partial-images 1"]),
             (&["bench", "kernels", "--part", "vq-encode", "--vq-precision", "f32"], 2, &["only with --part vq"]),
+            (&["bench", "kernels", "--part", "vq", "--lookahead", "2"], 2, &["--lookahead 2", "--part step"]),
+            (&["bench", "kernels", "--image-size", "64", "--lookahead", "9"], 2, &["--lookahead 9", "1 to 8"]),
             (&["bench", "serve", "--partial-images", "4"], 2, &["--partial-images 4", "0 to 3"]),
             (&["bench", "serve", "--url", "https://a"], 2, &["--url https://a", "http://host:port"]),
             (&["bench", "plot"], 2, &["<FILE>"]),

@@ -129,13 +129,16 @@ fn kernels_list_every_op_of_a_decode() {
 
 #[test]
 fn kernels_of_the_other_parts_are_listed_too() {
-    let ops = |part: &str| -> Vec<String> {
-        let args =
-            ["bench", "kernels", "--part", part, "--image-size", "32", "--rounds", "1", "--device", "cpu", "--json"];
-        let found = records(&Folder::new().run(&args));
+    let ops = |part: &str, more: &[&str]| -> Vec<String> {
+        let args = ["bench", "kernels", "--part", part, "--rounds", "1", "--device", "cpu", "--json"];
+        let found = records(&Folder::new().run(&[&args, more].concat()));
         found.iter().map(|record| record["op"].as_str().expect("a name").to_string()).collect()
     };
-    let (encode, text) = (ops("vq-encode"), ops("text"));
+    let (encode, text) = (ops("vq-encode", &["--image-size", "32"]), ops("text", &[]));
+    let windows = ops("step", &["--image-size", "64", "--lookahead", "3"]);
+    for op in ["embed", "norm_logits", "sample", "accept"] {
+        assert!(windows.iter().any(|found| found == op), "{op} in {windows:?}");
+    }
     for op in ["pixels_to_input", "conv2d", "nearest_code"] {
         assert!(encode.iter().any(|found| found == op), "{op} in {encode:?}");
     }

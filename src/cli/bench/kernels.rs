@@ -28,6 +28,9 @@ pub struct Args {
     /// Guided pictures at once in a step
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     images: usize,
+    /// Rows of a step per sequence: 1, or the windows of lookahead
+    #[arg(long, default_value_t = 1, value_name = "W", allow_negative_numbers = true)]
+    lookahead: usize,
     /// Side of the pictures in pixels, 16 per code
     #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: usize,
@@ -65,6 +68,11 @@ pub fn run(args: &Args) -> Result<()> {
     let preset = preset("size", &args.size)?;
     let latent_size = latent_size(args.image_size)?;
     check_range("images", args.images, 4096)?;
+    // A step begins in the middle of its picture.
+    check_range("lookahead", args.lookahead, latent_size * latent_size / 2)?;
+    if args.lookahead > 1 && args.part != PartName::Step {
+        return Err(wrong_option("lookahead", args.lookahead, "1, or --part step", ""));
+    }
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
     if let Some(precision) = args.painter.vq_precision.filter(|_| args.part != PartName::Vq) {
         return Err(wrong_option("vq-precision", precision.elem().name(), "it only with --part vq", ""));
@@ -72,8 +80,10 @@ pub fn run(args: &Args) -> Result<()> {
     let executor = args.device.executor(Some(args.precision), &Display::new(false))?;
     let (part, title) = match args.part {
         PartName::Step => {
-            let part = Part::step(executor.as_ref(), preset, latent_size, args.images, args.precision.elem());
-            (part, format!("a step of GPT-{}, {}", preset.name, args.precision.name()))
+            let (images, window, precision) = (args.images, args.lookahead, args.precision.elem());
+            let part = Part::step(executor.as_ref(), preset, latent_size, images, window, precision);
+            let windows = if args.lookahead > 1 { format!(", windows of {}", args.lookahead) } else { String::new() };
+            (part, format!("a step of GPT-{}, {}{windows}", preset.name, args.precision.name()))
         }
         PartName::Vq => {
             let precision = args.painter.elem(executor.as_ref())?;
