@@ -1,7 +1,7 @@
 //! Every op of a model alone: how far each is from its own floor, and where the time goes.
 //!
-//! All ops of a kind (the same op of all layers) run one after the other, over and over: their weights are then
-//! too many for a cache wherever the model's are.
+//! All ops of a kind (the same op of all layers) run one after the other, over and over. Their weights are too many for
+//! most caches from L on; GPT-B's kinds fit into a large one, and may then go below a floor of memory's bandwidth.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

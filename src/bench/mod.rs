@@ -47,8 +47,8 @@ pub struct Spread {
 
 impl Spread {
     /// Of at least one value.
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
+    pub fn of(values: Vec<f64>) -> Self {
+        let [min, median, max] = [0.0, 50.0, 100.0].map(|p| records::percentile(&values, p));
+        Self { min, median, max }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::config::Preset;
+
 /// One bar.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
@@ -28,15 +30,17 @@ const RIGHT: usize = 90;
 const LETTERS: usize = 40;
 
 impl Bar {
-    /// The bar of a record, one of ours or of the baselines'; `None` where it has no pictures per second.
+    /// The bar of a record, one of ours or of the baselines', which do not paint: without painting where it tells both.
+    /// `None` where it has no pictures per second.
     pub fn of(record: &Value) -> Option<Self> {
         let text = |key: &str| record[key].as_str();
+        let rate = |key: &str| record[key].as_f64().filter(|rate| rate.is_finite());
         let engine = text("engine").or(text("backend"))?;
         let model = text("model").or(text("model_id"));
         let side = record["image_size"].as_u64().or(record["tokens"].as_u64().map(|tokens| tokens.isqrt() * 16));
         let batch = record["batch_size"].as_u64().or(record["max_concurrency"].as_u64());
         let parts = [
-            model.map(|model| if model.len() <= 4 { format!("GPT-{model}") } else { model.into() }),
+            model.map(|model| if Preset::named(model).is_some() { format!("GPT-{model}") } else { model.into() }),
             side.map(|side| format!("{side} px")),
             batch.map(|batch| format!("{batch} at once")),
         ];
@@ -45,7 +49,7 @@ impl Bar {
         Some(Self {
             group: parts.into_iter().flatten().collect::<Vec<_>>().join(", "),
             engine: format!("{engine} {dtype}").trim_end().into(),
-            images_per_second: record["images_per_second"].as_f64().filter(|rate| rate.is_finite())?,
+            images_per_second: rate("drawn_images_per_second").or(rate("images_per_second"))?,
         })
     }
 }
@@ -132,11 +136,12 @@ mod tests {
     #[test]
     fn records_of_all_engines_are_read() {
         let ours = json!({"engine": "smalti 0.1.0", "model": "B", "dtype": "bf16", "image_size": 256, "batch_size": 4,
-            "images_per_second": 1.25});
+            "images_per_second": 1.25, "drawn_images_per_second": 1.5});
         let torch = json!({"engine": "torch 2.11 eager", "model": "B", "dtype": "bfloat16", "tokens": 256,
             "batch_size": 4, "images_per_second": 0.3});
         let (ours, torch) = (Bar::of(&ours).expect("a bar"), Bar::of(&torch).expect("a bar"));
         assert_eq!((ours.group.as_str(), ours.engine.as_str()), ("GPT-B, 256 px, 4 at once", "smalti 0.1.0 bf16"));
+        assert_eq!(ours.images_per_second, 1.5);
         assert_eq!((&torch.group, torch.engine.as_str()), (&ours.group, "torch 2.11 eager bf16"));
         assert_eq!(Bar::of(&json!({"engine": "x", "images_per_second": null})), None);
     }

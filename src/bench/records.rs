@@ -84,6 +84,8 @@ pub struct LatencyRecord {
     /// Tokens of a picture.
     pub tokens: usize,
     pub images_per_second: f64,
+    /// Without painting: what PyTorch and vLLM are measured by in `benches/baselines`.
+    pub drawn_images_per_second: f64,
     pub time_per_image_ms: f64,
     /// Of all pictures together, over the time in which they were drawn.
     pub tokens_per_second: f64,
@@ -100,7 +102,7 @@ pub struct LatencyRecord {
     /// By position in the window from 1 on: the share of right guesses among those before which all were right.
     pub acceptance: Vec<Option<f64>>,
     pub peak_memory_bytes: Option<u64>,
-    /// Of a pass with one row per sequence, at the rates that were measured beside the median run.
+    /// Of a pass with one row per sequence: the median of the runs' own floors.
     pub step: Floor,
     /// Time of a pass over that floor, run by run.
     pub times_floor: Spread,
@@ -129,6 +131,7 @@ impl LatencyRecord {
         Self {
             tokens,
             images_per_second: images / median,
+            drawn_images_per_second: images / spread(&|run| run.codes).median,
             time_per_image_ms: 1e3 * median / images,
             tokens_per_second: images * tokens as f64 / spread(&|run| run.codes).median,
             ttft_ms: spread(&|run| 1e3 * run.first_token),
@@ -163,7 +166,7 @@ pub struct ThroughputRecord {
     pub elapsed_times: Vec<f64>,
     /// Pictures of a run.
     pub num_requests: usize,
-    /// Tokens of a run, the condition's one included.
+    /// Tokens of a run, the conditions' included: one for a class, the valid ones of a text.
     pub total_num_tokens: usize,
     pub requests_per_second: f64,
     /// Of all tokens, as vLLM counts them.
@@ -181,24 +184,24 @@ pub struct ThroughputRecord {
 }
 
 impl ThroughputRecord {
-    /// From the seconds of some runs of `images` pictures, and what one batch of them told.
+    /// From the seconds of some runs of `images` pictures with as many condition tokens in all, and what one batch told.
     pub(super) fn new(
         batch: LatencyRecord,
         elapsed_times: Vec<f64>,
-        images: usize,
+        (images, condition_tokens): (usize, usize),
         peak_memory_bytes: Option<u64>,
     ) -> Self {
-        let tokens = batch.tokens;
+        let output_tokens = images * batch.tokens;
         let elapsed_time = percentile(&elapsed_times, 50.0);
         let per_second = |count: usize| count as f64 / elapsed_time;
         Self {
             about: batch.about,
             elapsed_time,
             num_requests: images,
-            total_num_tokens: images * (1 + tokens),
+            total_num_tokens: condition_tokens + output_tokens,
             requests_per_second: per_second(images),
-            tokens_per_second: per_second(images * (1 + tokens)),
-            output_tokens_per_second: per_second(images * tokens),
+            tokens_per_second: per_second(condition_tokens + output_tokens),
+            output_tokens_per_second: per_second(output_tokens),
             images_per_second: per_second(images),
             elapsed_times,
             peak_memory_bytes,

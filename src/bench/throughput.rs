@@ -21,7 +21,7 @@ pub fn throughput(
 ) -> Result<ThroughputRecord> {
     let one_batch = Layout { images: about.batch_size, ..*layout };
     let mut batch = GenerationBench::new(executor, model, &one_batch, conditions, sampling)?;
-    let latency = batch.report(executor, meter, peak, about, (1, 1))?;
+    let latency = batch.report(executor, meter, peak, about, (1, rounds.max(1)))?;
     let conditions: Vec<_> = conditions.iter().cycle().take(layout.images).cloned().collect();
     let requests = requests(&conditions, 1, 0, sampling);
     let (session, painter) = batch.parts();
@@ -33,5 +33,6 @@ pub fn throughput(
     };
     let times = (0..rounds.max(1)).map(|_| run()).collect::<Result<Vec<f64>>>()?;
     let peak_bytes = peak.bytes(executor).map(|bytes| bytes.saturating_sub(meter.bytes()));
-    Ok(ThroughputRecord::new(latency, times, layout.images, peak_bytes))
+    let condition_tokens = requests.iter().map(|request| request.condition.tokens()).sum();
+    Ok(ThroughputRecord::new(latency, times, (layout.images, condition_tokens), peak_bytes))
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::{Outcome, ServeLoad};
+use super::{Outcome, Reply, ServeLoad};
 use crate::bench::Latency;
 use crate::bench::records::percentile;
 
@@ -42,31 +42,35 @@ pub struct ServeRecord {
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
     /// What requests failed of, and how many of each.
-    pub errors: BTreeMap<String, usize>,
-    /// In the order of their beginning, of requests that went well.
+    pub error_counts: BTreeMap<String, usize>,
+    /// Request by request in the order of their beginning, as all lists below: empty where it went well; where it did
+    /// not, the others have 0 or nothing.
+    pub errors: Vec<String>,
     pub latencies: Vec<f64>,
     pub ttfts: Vec<f64>,
+    /// From one event of a streamed reply to the next.
+    pub itls: Vec<Vec<f64>>,
     pub start_times: Vec<f64>,
     pub input_lens: Vec<u64>,
     pub output_lens: Vec<u64>,
-    /// In the server's queue, where its replies tell.
-    pub queue_times: Vec<f64>,
+    /// In the server's queue; `None` where its reply does not tell.
+    pub queue_times: Vec<Option<f64>>,
 }
 
 impl ServeRecord {
     pub(super) fn new(load: &ServeLoad, model_id: String, duration: f64, most: usize, outcomes: &[Outcome]) -> Self {
         let done: Vec<_> = outcomes.iter().filter_map(|o| o.reply.as_ref().ok().map(|reply| (o, reply))).collect();
-        let mut errors = BTreeMap::new();
+        let mut error_counts = BTreeMap::new();
         for error in outcomes.iter().filter_map(|outcome| outcome.reply.as_ref().err()) {
-            *errors.entry(error.clone()).or_default() += 1;
+            *error_counts.entry(error.clone()).or_default() += 1;
         }
+        let gaps = |reply: &Reply| reply.events.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<f64>>();
         let latencies: Vec<f64> = done.iter().map(|(outcome, _)| outcome.latency).collect();
         let ttfts: Vec<f64> = done.iter().map(|(_, reply)| reply.events[0]).collect();
         let tpots = done.iter().filter_map(|(outcome, reply)| reply.seconds_per_token(outcome.latency));
-        let itls = done.iter().flat_map(|(_, reply)| reply.events.windows(2).map(|pair| pair[1] - pair[0]));
+        let itls = done.iter().flat_map(|(_, reply)| gaps(reply));
         let mut metrics = BTreeMap::new();
-        for (name, values) in
-            [("ttft", ttfts.clone()), ("tpot", tpots.collect()), ("itl", itls.collect()), ("e2el", latencies.clone())]
+        for (name, values) in [("ttft", ttfts), ("tpot", tpots.collect()), ("itl", itls.collect()), ("e2el", latencies)]
         {
             add_metric(&mut metrics, name, values);
         }
@@ -75,9 +79,8 @@ impl ServeRecord {
         let beyond = done.iter().filter_map(|(outcome, reply)| Some(outcome.latency - reply.engine?)).collect();
         add_metric(&mut metrics, "engine", engine);
         add_metric(&mut metrics, "over_engine", beyond);
-        let input_lens: Vec<u64> = done.iter().map(|(_, reply)| reply.input_tokens).collect();
-        let output_lens: Vec<u64> = done.iter().map(|(_, reply)| reply.output_tokens).collect();
-        let (input, output) = (input_lens.iter().sum::<u64>(), output_lens.iter().sum::<u64>());
+        let input = done.iter().map(|(_, reply)| reply.input_tokens).sum::<u64>();
+        let output = done.iter().map(|(_, reply)| reply.output_tokens).sum::<u64>();
         let images = done.iter().map(|(_, reply)| reply.images).sum::<usize>();
         let good = outcomes.iter().filter(|outcome| load.goodput.iter().all(|goal| goal.met(outcome))).count();
         let rate = load.request_rate;
@@ -104,15 +107,23 @@ impl ServeRecord {
             max_concurrent_requests: most,
             images_per_second: images as f64 / duration,
             metrics,
-            errors,
-            queue_times: done.iter().filter_map(|(_, reply)| reply.queued).collect(),
-            start_times: done.iter().map(|(outcome, _)| outcome.started).collect(),
-            latencies,
-            ttfts,
-            input_lens,
-            output_lens,
+            error_counts,
+            errors: outcomes.iter().map(|outcome| outcome.reply.as_ref().err().cloned().unwrap_or_default()).collect(),
+            latencies: of_replies(outcomes, |outcome, _| outcome.latency),
+            ttfts: of_replies(outcomes, |_, reply| reply.events[0]),
+            itls: of_replies(outcomes, |_, reply| gaps(reply)),
+            start_times: outcomes.iter().map(|outcome| outcome.started).collect(),
+            input_lens: of_replies(outcomes, |_, reply| reply.input_tokens),
+            output_lens: of_replies(outcomes, |_, reply| reply.output_tokens),
+            queue_times: of_replies(outcomes, |_, reply| reply.queued),
         }
     }
+}
+
+/// Something of every reply, and nothing of requests that failed.
+fn of_replies<T: Default>(outcomes: &[Outcome], of: impl Fn(&Outcome, &Reply) -> T) -> Vec<T> {
+    let told = |outcome: &Outcome| outcome.reply.as_ref().map_or_else(|_| T::default(), |reply| of(outcome, reply));
+    outcomes.iter().map(told).collect()
 }
 
 fn add_metric(metrics: &mut BTreeMap<String, f64>, name: &str, seconds: Vec<f64>) {

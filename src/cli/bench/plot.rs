@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use serde_json::Value;
 
 use crate::bench::plot::{Bar, svg};
-use crate::cli::tell;
+use crate::cli::{tell, wrong_option};
 use crate::{Error, Result};
 
 /// Draw images per second of measurements as SVG
@@ -15,7 +15,8 @@ use crate::{Error, Result};
   smalti bench plot ours.jsonl torch.jsonl vllm.jsonl --note \"H200, 2026-11-22\" -o comparison.svg
 
 Files hold one JSON record per line, as `bench latency --json`, `bench throughput --json`, `bench serve --json` and
-benches/baselines write them; other lines are passed over.")]
+benches/baselines write them; other lines are passed over. Of `bench latency` it is the drawing without the painting, which
+the baselines do not do.")]
 pub struct Args {
     /// Records, a line each
     #[arg(required = true, value_name = "FILE")]
@@ -30,6 +31,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("svg")) {
+        let hint = "browsers show it; rsvg-convert and Inkscape make a PNG of it";
+        return Err(wrong_option("output", args.output.display(), "a file name that ends in .svg", hint));
+    }
     let mut bars = Vec::new();
     for path in &args.files {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;

@@ -35,7 +35,7 @@ pub struct Args {
     /// Requests per second on average, with exponential gaps; `inf` sends all at once
     #[arg(long, default_value_t = f64::INFINITY, value_name = "R", allow_negative_numbers = true)]
     request_rate: f64,
-    /// What to ask for, in turn; by default a class model's classes, `class:0` and so on, or one prompt
+    /// What to ask for, in turn; by default a class model's classes, `class:0` and so on, or eight prompts
     #[arg(long = "prompt", value_name = "TEXT")]
     prompts: Vec<String>,
     /// Pictures per request
@@ -116,14 +116,14 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         show(&record)?;
     }
-    let Some(error) = record.errors.keys().next().filter(|_| record.completed == 0) else { return Ok(()) };
+    let Some(error) = record.error_counts.keys().next().filter(|_| record.completed == 0) else { return Ok(()) };
     Err(Error::Device { device: load.url, problem: format!("no request went well: {error}"), hint: String::new() })
 }
 
 fn show(record: &ServeRecord) -> Result<()> {
     let requests = plural(record.completed, "request");
     tell(format_args!("{}: {requests} in {:.2} s, {} failed", record.model_id, record.duration, record.failed))?;
-    for (error, count) in &record.errors {
+    for (error, count) in &record.error_counts {
         tell(format_args!("  {count} times: {error}"))?;
     }
     tell(format_args!("  images/s      {:.4}", record.images_per_second))?;
