@@ -17,6 +17,7 @@ from .scenes.sheet import kinds_sheet, scenes_sheet
 from .stage import Limit
 from .train_c2i import train_c2i
 from .train_t2i import train_t2i
+from .train_t5 import train_t5
 from .train_vq import train_vq
 from .world import World
 
@@ -44,6 +45,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command in ("all", *STAGES) and options.minutes == options.steps == float("inf"):
         parser.error("say --minutes or --steps")
+    if min(options.minutes, options.steps) <= 0:
+        parser.error("--minutes and --steps: expected more than 0")
     return options
 
 
@@ -52,6 +55,8 @@ def train_stage(name: str, world: World, preset: Preset, out: Path, limit: Limit
         train_eye(world, preset, out, limit, name)
     elif name == "vq":
         train_vq(world, preset, out, limit)
+    elif name == "t5":
+        train_t5(world, preset, out, limit)
     elif name == "c2i":
         train_c2i(world, preset, out, limit)
     else:

@@ -1,4 +1,4 @@
-"""Batches of drawn scenes. They are drawn some chunks at a time, as training asks for them, and used a few times.
+"""Batches of drawn scenes. They are drawn as training goes on, and used once or a few times.
 
 Each process draws its own indices, and a run that goes on later draws new ones, so no scene comes twice by accident.
 """
@@ -33,8 +33,8 @@ class Draws:
 class Pool:
     """Rows of one or more tensors on the device, `make` of scenes, in random order.
 
-    Chunks are made `hand` at a time; a hand is gone through `reuse` times, each time in a new order, then replaced. So
-    every scene is trained on exactly `reuse` times.
+    A hand of `hand` chunks is gone through `reuse` times, each time in a new order, then replaced. So every scene is
+    trained on exactly `reuse` times. The next hand's chunks are made one by one meanwhile: no step waits for long.
     """
 
     def __init__(self, draws: Draws, make: Callable[[Scenes], tuple[Tensor, ...]], recipe: Recipe, hand: int) -> None:
@@ -43,6 +43,7 @@ class Pool:
         self.order = torch.empty(0, dtype=torch.long)
         """What is left of this time through the hand."""
         self.times_left = 0
+        self.next_hand: list[tuple[Tensor, ...]] = []
 
     def batch(self, n: int) -> tuple[Tensor, ...]:
         parts = []
@@ -52,13 +53,21 @@ class Pool:
             which, self.order = self.order[:n], self.order[n:]
             parts.append([t[which] for t in self.rows])
             n -= len(which)
+        if len(self.next_hand) < self.hand * self.gone:
+            self.next_hand.append(self.make(self.draws.next()))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    @property
+    def gone(self) -> float:
+        """How much of the hand's time is over, from 0 to 1."""
+        return 1 - (self.times_left + len(self.order) / len(self.rows[0])) / self.reuse
 
     def shuffle(self) -> None:
         if self.times_left == 0:
-            chunks = [self.make(self.draws.next()) for _ in range(self.hand)]
+            missing = range(self.hand - len(self.next_hand))
+            chunks = [*self.next_hand, *(self.make(self.draws.next()) for _ in missing)]
             self.rows = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
-            self.times_left = self.reuse
+            self.next_hand, self.times_left = [], self.reuse
         self.times_left -= 1
         self.order = torch.randperm(len(self.rows[0])).to(self.rows[0].device)
 

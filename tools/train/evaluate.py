@@ -61,20 +61,24 @@ def facts_of(scenes: Scenes) -> Tensor:
 
 
 def share(hits: Tensor) -> float:
-    return round(hits.double().mean().item(), 4)
+    """0 of none."""
+    return round(hits.double().sum().item() / max(1, hits.numel()), 4)
 
 
 def compare(seen: Tensor, facts: Tensor) -> dict[str, float]:
-    """How much of the facts (B, 5) was seen; with two things, both must be right."""
+    """How much of the facts (B, 5) was seen, of one thing and of two: of these both must be right, in their places but for
+    `two_kinds`."""
     two = facts[:, 0] > 0
     kinds = (seen[:, 1] == facts[:, 1]) & ((seen[:, 2] == facts[:, 2]) | ~two)
     colours = (seen[:, 3] == facts[:, 3]) & ((seen[:, 4] == facts[:, 4]) | ~two)
     both = (seen[:, 1:3].sort(1).values == facts[:, 1:3].sort(1).values).all(1)
     place = (seen[:, 0] == facts[:, 0]) & kinds
     return {
-        "kinds": share(torch.where(two, both, kinds)),
-        "colours": share(colours[kinds]),
-        "places_of_two": share(place[two]),
+        "one_kind": share(kinds[~two]),
+        "one_colour": share(colours[~two]),
+        "two_kinds": share(both[two]),
+        "two_places": share(place[two]),
+        "two_colours": share(colours[two]),
         "everything": share(place & colours),
     }
 

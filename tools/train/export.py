@@ -1,8 +1,8 @@
 """From a run's stages to files that others load.
 
 OUT/export/pt: `vq.pt`, `c2i.pt`, `t2i.pt`, each `{"model": EMA weights in f32, ...}` as LlamaGen saves them.
-OUT/export/demo: the shipped form in bf16 safetensors, with names, sizes and classes in the metadata, the T5 folder, and
-the evaluating eye.
+OUT/export/demo: the shipped form in bf16 safetensors, with names, sizes and classes in the metadata, and the T5 folder.
+OUT/export/eye.safetensors: the evaluating eye.
 """
 
 from __future__ import annotations

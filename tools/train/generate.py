@@ -1,4 +1,4 @@
-"""Sampling, as LlamaGen does: guidance over [cond; uncond] rows, temperature, top-k."""
+"""Sampling, as LlamaGen does: guidance over [cond; uncond] rows, top-k; the temperature is 1."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ def generate(
     caption_mask: Tensor | None = None,
     cfg_scale: float = 2.0,
     top_k: int = 0,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Codes (B, N) for labels (B,) or left-padded caption features (B, T, caption_dim)."""
     model.eval()
@@ -42,14 +40,14 @@ def generate(
         if guided:
             cond, none = logits.chunk(2)
             logits = none + (cond - none) * cfg_scale
-        codes[:, i] = draw(logits / max(temperature, 1e-5), top_k, generator)
+        codes[:, i] = draw(logits, top_k)
         h = model.tok_embeddings(codes[:, i : i + 1]).repeat(2 if guided else 1, 1, 1)
         if caption_mask is not None:
             mask = F.pad(caption_mask, (0, i + 1), value=True)[:, None, None]
     return codes
 
 
-def draw(logits: Tensor, top_k: int, generator: torch.Generator | None) -> Tensor:
+def draw(logits: Tensor, top_k: int) -> Tensor:
     if 0 < top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], float("-inf"))
-    return torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return torch.multinomial(logits.softmax(1), 1).squeeze(1)

@@ -9,7 +9,7 @@ from .scenes import CLASS_NAMES
 from .t5 import T5Config
 from .vq import VQConfig
 
-STAGES = ("eye", "vq", "t2i-1", "c2i", "t2i-2", "evaluate")
+STAGES = ("eye", "vq", "t5", "t2i-1", "c2i", "t2i-2", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Preset:
     recipes: dict[str, Recipe]
     caption_tokens: int = 24
     """Captions are padded to this length in training; the checkpoint takes up to 120."""
-    sampling: dict[str, Sampling] = field(default_factory=lambda: {"c2i": Sampling(2.0, 8), "t2i": Sampling(3.0)})
+    sampling: dict[str, Sampling] = field(default_factory=lambda: {"c2i": Sampling(2.0, 8), "t2i": Sampling(2.0, 8)})
     """Of the grids and of the evaluation, and what the shipped files name as their default."""
 
     def latent(self, stage: int) -> int:
@@ -87,7 +87,8 @@ PRESETS: dict[str, Preset] = {
         recipes={
             "eye": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
             "vq": VQRecipe(batch=256, lr=4e-4, share=0.38, chunk=4096, reuse=4),
-            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.08, chunk=8192, reuse=1),
+            "t5": Recipe(batch=512, lr=3e-3, share=0.02, chunk=4096, reuse=2, ema_decay=0.99),
+            "t2i-1": Recipe(batch=1024, lr=1.5e-3, share=0.06, chunk=8192, reuse=1),
             "c2i": Recipe(batch=512, lr=1e-3, share=0.24, chunk=4096, reuse=1),
             "t2i-2": Recipe(batch=512, lr=1e-3, share=0.22, chunk=4096, reuse=1),
             "evaluate": Recipe(batch=512, lr=1e-3, share=0.04, chunk=8192, reuse=2, ema_decay=0.998),
@@ -101,7 +102,8 @@ PRESETS: dict[str, Preset] = {
         recipes={
             "eye": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
             "vq": VQRecipe(batch=16, lr=4e-4, share=0.26, chunk=256, reuse=4, ema_decay=0.998, warmup_steps=50, disc_start=1.0),
-            "t2i-1": Recipe(batch=32, lr=1.5e-3, share=0.08, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
+            "t5": Recipe(batch=512, lr=3e-3, share=0.02, chunk=4096, reuse=2, ema_decay=0.99),
+            "t2i-1": Recipe(batch=32, lr=1.5e-3, share=0.06, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
             "c2i": Recipe(batch=16, lr=1e-3, share=0.32, chunk=256, reuse=1, ema_decay=0.998, warmup_steps=50),
             "t2i-2": Recipe(batch=16, lr=1e-3, share=0.26, chunk=256, reuse=2, ema_decay=0.998, warmup_steps=50),
             "evaluate": Recipe(batch=64, lr=1e-3, share=0.04, chunk=256, reuse=4, ema_decay=0.995, warmup_steps=50),
@@ -114,7 +116,7 @@ PRESETS: dict[str, Preset] = {
         recipes={
             "eye": Recipe(batch=16, lr=1e-3, share=0.2, chunk=32, warmup_steps=2),
             "vq": VQRecipe(batch=8, lr=4e-4, share=0.2, chunk=32, warmup_steps=2, disc_dim=8),
-            **{s: Recipe(batch=8, lr=1e-3, share=0.2, chunk=32, warmup_steps=2) for s in ("c2i", "t2i-1", "t2i-2", "evaluate")},
+            **{s: Recipe(batch=8, lr=1e-3, share=0.12, chunk=32, warmup_steps=2) for s in ("t5", "c2i", "t2i-1", "t2i-2", "evaluate")},
         },
     ),
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """One stage of training: its clock, learning rate, averages, checkpoints and messages. What a step does is its caller's.
 
 A stage lives in one file, `OUT/NAME.pt`, with LlamaGen's keys (`model`, `ema`, `optimizer`, `steps`). It is written
-whole, then put in place, every `SAVE_SECONDS`; a run that is killed goes on from there. Time is counted in the file, so
-a stage gets its minutes however often it is interrupted.
+whole, then put in place, every `SAVE_SECONDS` and before every grid; a run that is killed goes on from there, with other
+random numbers. Time is counted in the file, so a stage gets its minutes however often it is interrupted.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Stage:
         self.progress = 0.0
         if self.path.exists():
             self.load()
+            torch.manual_seed((world.seed * 1000 + world.rank) * 1_000_003 + self.steps)
         for module in modules.values():
             world.share_from_main(t.data for t in (*module.parameters(), *module.buffers()))
 
@@ -121,10 +122,11 @@ class Stage:
                 speed = since * images_per_step / max(time.monotonic() - printed, 1e-9)
                 self.say(f"step {self.steps}  {self.seconds / 60:.1f} min  {text}  {speed:.0f} images/s")
                 printed, since, sums = time.monotonic(), 0, {}
-            if now - saved > SAVE_SECONDS or self.done:
+            grid_due = now - drawn_grid > GRID_SECONDS or self.done
+            if now - saved > SAVE_SECONDS or grid_due:
                 self.save()
                 saved = time.monotonic()
-            if self.world.main and (now - drawn_grid > GRID_SECONDS or self.done):
+            if self.world.main and grid_due:
                 save_png(self.grid_path, grid())
                 drawn_grid = time.monotonic()
         self.world.agree(0.0)  # the file is there when anyone goes on

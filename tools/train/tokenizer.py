@@ -1,7 +1,8 @@
 """The captions' tokenizer: a SentencePiece-style unigram model of the caption grammar.
 
 `<pad>` is 0, `</s>` 1 (it ends every text), `<unk>` 2. Then come the grammar's words with their likelihoods. Every
-printable ASCII character is a piece too, but an unlikely one, so any English prompt can be spelt. (The library's own
+printable ASCII character but the capitals is a piece too, an unlikely one, so any English prompt can be spelt once it
+is cleaned, which lowers it. (The library's own
 trainer proposes only pieces that several words share; with so few words it would not find the words themselves.)
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import string
 from collections import Counter
 from collections.abc import Iterator
@@ -47,7 +49,6 @@ def train_tokenizer(seed: int = 0, captions_count: int = 16384) -> Tokenizer:
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "eos_token": "</s>",
         "pad_token": "<pad>",
@@ -56,6 +57,9 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    part = folder / "tokenizer.part"
+    tokenizer.save(str(part))
+    os.replace(part, folder / "tokenizer.json")
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     config = replace(preset.c2i, block_size=preset.latent(1) ** 2)
     vq = load_vq(out / "vq.pt", world.device)
     model = Transformer(config).to(world.device)
-    model.load_state_dict(about_pictures(out / "t2i-1.pt", world.device), strict=False)
+    model.load_state_dict(model.state_dict() | about_pictures(out / "t2i-1.pt", world.device))
     stage = Stage(
         "c2i", world, out, limit, recipe, {"gpt": model}, {"optimizer": adamw(recipe, model)}, ("gpt",),
         {"config": asdict(config), "image_size": preset.pixels[1]},

@@ -1,7 +1,7 @@
 """Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
 
 The second stage starts from what the class model knows about pictures, and from the first one's text part. The encoder
-learns from the GPT's loss alone. Captions are left-padded before the GPT, as LlamaGen's are; padding is
+comes from stage `t5`, and goes on learning from the GPT's loss. Captions are left-padded before the GPT, as LlamaGen's are; padding is
 cut to `caption_tokens` in training, which changes nothing: no position sees it.
 """
 
@@ -24,8 +24,8 @@ from .scenes import Scenes, captions
 from .stage import Limit, Stage, adamw
 from .t5 import T5Config, T5Encoder, left_pad
 from .tokenizer import encode as encode_text
-from .tokenizer import save_tokenizer, train_tokenizer
 from .train_c2i import about_pictures, decode, encoder, load_gpt
+from .train_t5 import load_t5, open_tokenizer
 from .train_vq import load_vq
 from .vq import VQModel
 from .world import World
@@ -42,15 +42,6 @@ PROMPTS = (
 )
 
 
-def open_tokenizer(world: World, out: Path) -> Tokenizer:
-    """The run's tokenizer; the first process makes it."""
-    path = out / "t5" / "tokenizer.json"
-    if world.main and not path.exists():
-        save_tokenizer(path.parent, train_tokenizer(world.seed))
-    world.agree(0.0)
-    return Tokenizer.from_file(str(path))
-
-
 def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int) -> None:
     """`number` is 1 or 2."""
     name = f"t2i-{number}"
@@ -64,6 +55,8 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
         before = torch.load(out / "t2i-1.pt", map_location="cpu", weights_only=True)
         model.load_state_dict(before["ema"] | about_pictures(out / "c2i.pt", world.device))
         t5.load_state_dict(before["t5_ema"])
+    else:
+        t5.load_state_dict(load_t5(out / "t5.pt", world.device).state_dict())
     stage = Stage(
         name, world, out, limit, recipe, {"gpt": model, "t5": t5}, {"optimizer": adamw(recipe, model, t5)}, ("gpt", "t5"),
         {"config": asdict(config), "t5_config": asdict(t5_config), "image_size": px},
@@ -72,6 +65,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
         ids, _ = encode_text(tokenizer, captions(scenes))
+        assert ids.shape[1] <= preset.caption_tokens, "a caption would lose its end"
         ids = F.pad(ids, (0, preset.caption_tokens - ids.shape[1]))
         return encode(scenes), ids.short().to(world.device)
 

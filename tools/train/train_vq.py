@@ -1,7 +1,7 @@
 """Stage `vq`: the tokenizer, on drawings of both sizes, three large batches to a small one.
 
 Loss: squared error, the eye's perceptual distance, codebook, commitment and entropy terms; after `disc_start` also a
-PatchGAN (hinge) with LlamaGen's adaptive weight.
+PatchGAN (hinge) with the adaptive weight that LlamaGen's code has, and leaves off.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ A caption is true of its scene, but need not say everything: colours, sizes and 
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from .colours import COLOUR_NAMES
 from .kinds import CLASS_NAMES
 from .sampler import BACKGROUNDS, Layout, Scenes
@@ -27,6 +30,8 @@ GROUNDS: dict[str, tuple[str, ...]] = {
     "snow": ("in the snow", "in winter", "in the snow"),
     "checker": ("on a checkerboard", "on a checkered background", "on a checkerboard"),
 }
+# Below these, numbers of `Scenes.words` leave something out.
+NO_COLOUR, NO_PLACE, NEXT_TO, NO_GROUND = 0.1, 0.12, 0.18, 0.15
 BIG, SMALL = ("big", "large", "huge"), ("small", "little", "tiny")
 
 
@@ -38,7 +43,7 @@ def noun(kind: int, colour: int, size: str, u: float) -> str:
     """A noun phrase; the colour is left out one time in ten."""
     name = CLASS_NAMES[kind]
     words = [size] if size else []
-    words += [COLOUR_NAMES[colour]] if u >= 0.1 else []
+    words += [COLOUR_NAMES[colour]] if u >= NO_COLOUR else []
     words.append(choose(ALIASES.get(name, (name,)), u * 997 % 1))
     return ("an " if words[0][0] in "aeiou" else "a ") + " ".join(words)
 
@@ -57,6 +62,21 @@ def captions(scenes: Scenes) -> list[str]:
     return [caption(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
+def tells_colours(scenes: Scenes) -> Tensor:
+    """Which things' colours the captions name, (B, 2)."""
+    return scenes.words[:, 2:4] >= NO_COLOUR
+
+
+def tells_places(scenes: Scenes) -> Tensor:
+    """Whether of two things they say which is where, (B,)."""
+    return scenes.words[:, 4] >= torch.where(scenes.layout == Layout.BESIDE, NEXT_TO, NO_PLACE)
+
+
+def tells_ground(scenes: Scenes) -> Tensor:
+    """Whether they name the ground, (B,)."""
+    return scenes.words[:, 6] >= NO_GROUND
+
+
 def caption(
     layout: int, kind: list[int], colour: list[int], size: list[float], background: int, ground: int, u: list[float]
 ) -> str:
@@ -70,14 +90,14 @@ def caption(
             forward, backward = ("left of", "to the left of"), ("right of", "to the right of")
         else:
             forward, backward = ("above", "over"), ("below", "under")
-        if u[4] < 0.12:
+        if u[4] < NO_PLACE:
             said = f"{a} and {b}" if u[5] < 0.5 else f"{b} and {a}"
-        elif u[4] < 0.18 and layout == Layout.BESIDE:
+        elif u[4] < NEXT_TO and layout == Layout.BESIDE:
             said = f"{a} next to {b}" if u[5] < 0.5 else f"{b} next to {a}"
         elif u[4] < 0.6:
             said = f"{a} {choose(forward, u[5])} {b}"
         else:
             said = f"{b} {choose(backward, u[5])} {a}"
-    if u[6] < 0.15:
+    if u[6] < NO_GROUND:
         return said
     return f"{said} {choose(GROUNDS[BACKGROUNDS[background]], u[7]).format(COLOUR_NAMES[ground])}"

@@ -1,10 +1,14 @@
 """Scenes depend on (seed, index) alone, look the same at any size, and captions tell the truth."""
 
+import re
+from itertools import permutations
+
 import torch
 from torch.nn import functional as F
-from train.scenes import CLASS_NAMES, COLOUR_NAMES, Layout, captions, render, sample_scenes
-from train.scenes.captions import ALIASES
+from train.scenes import BACKGROUNDS, CLASS_NAMES, COLOUR_NAMES, Layout, captions, render, sample_scenes
+from train.scenes.captions import ALIASES, caption
 from train.scenes.kinds import KINDS
+from train.train_t5 import UNSAID, said
 
 
 def test_a_scene_does_not_depend_on_its_batch() -> None:
@@ -50,15 +54,71 @@ def test_kinds_and_colours_are_balanced() -> None:
     assert torch.bincount(scenes.colour.flatten(), minlength=len(COLOUR_NAMES)).min() > 1000
 
 
+def places(text: str, names: list[str]) -> list[int]:
+    """Where each name's words begin, -1 where they are not, as whole words."""
+    found = []
+    for name in names:
+        spots = [re.search(rf"\b{alias}\b", text) for alias in ALIASES.get(name, (name,))]
+        found.append(min((spot.start() for spot in spots if spot), default=-1))
+    return found
+
+
 def test_captions_are_true() -> None:
     scenes = sample_scenes(1, torch.arange(500), "text")
+    forward, backward = ("left of", "above", "over"), ("right of", "below", "under")
+    told = 0
     for i, text in enumerate(captions(scenes)):
-        names = [CLASS_NAMES[k] for k in scenes.kind[i].tolist()]
-        said = [any(f" {alias}" in f" {text}" for alias in ALIASES.get(name, (name,))) for name in names]
-        assert said[0] and (said[1] or scenes.layout[i] == Layout.SINGLE), text
+        kinds = scenes.kind[i].tolist()
+        first, second = places(text, [CLASS_NAMES[k] for k in kinds])
+        assert first >= 0 and (second >= 0 or scenes.layout[i] == Layout.SINGLE), text
         if scenes.layout[i] == Layout.BESIDE:
             assert scenes.centre[i, 0, 0] < scenes.centre[i, 1, 0]
             assert "above" not in text and "below" not in text
         if scenes.layout[i] == Layout.STACKED:
             assert scenes.centre[i, 0, 1] < scenes.centre[i, 1, 1]
             assert "left" not in text and "right" not in text
+        one_in_the_other = any(a in b for a, b in permutations([CLASS_NAMES[k] for k in kinds]))
+        if scenes.layout[i] == Layout.SINGLE or one_in_the_other:
+            continue
+        # Whichever is said first, the words between tell where it is.
+        between = text[min(first, second) : max(first, second)]
+        if any(word in between for word in forward):
+            assert first < second, text
+            told += 1
+        if any(word in between for word in backward):
+            assert second < first, text
+            told += 1
+    assert told > 100
+
+
+def test_what_captions_leave_out_is_known() -> None:
+    scenes = sample_scenes(2, torch.arange(500), "text")
+    assert torch.equal(said(scenes)[:, 5] == UNSAID, scenes.words[:, 6] < 0.15)
+    scenes.words[:, 6] = 0  # no grounds, whose words name colours too
+    facts = said(scenes)
+    assert (facts[:, 5:] == UNSAID).all()
+    for text, (layout, *_) in zip(captions(scenes), facts.tolist(), strict=True):
+        assert (layout == UNSAID) == (" and " in text or " next to " in text), text
+    placed = facts[:, 0] != UNSAID
+    colours = (facts[:, 3:5] != UNSAID).sum(1)
+    for text, count in zip(
+        [t for t, p in zip(captions(scenes), placed, strict=True) if p], colours[placed], strict=True
+    ):
+        assert sum(word in COLOUR_NAMES for word in text.split()) == count, text
+    assert torch.equal((facts[:, 2] != UNSAID), placed & (scenes.layout != Layout.SINGLE))
+
+
+def test_a_caption_of_every_layout() -> None:
+    """The same two things, said from either side."""
+    u = [0.0, 0.0, 0.5, 0.5, 0.3, 0.0, 0.5, 0.0, 0.0, 0.0]
+    night = BACKGROUNDS.index("night")
+    boat_and_moon = [CLASS_NAMES.index("sailboat"), CLASS_NAMES.index("moon")]
+    red_and_yellow = [COLOUR_NAMES.index("red"), COLOUR_NAMES.index("yellow")]
+    for layout, forward, backward in (
+        (Layout.BESIDE, "left of", "right of"),
+        (Layout.STACKED, "above", "below"),
+    ):
+        row = (layout, boat_and_moon, red_and_yellow, [0.22, 0.22], night, 0)
+        assert caption(*row, u) == f"a red sailboat {forward} a yellow moon at night"
+        turned = [*u[:4], 0.8, *u[5:]]
+        assert caption(*row, turned) == f"a yellow moon {backward} a red sailboat at night"

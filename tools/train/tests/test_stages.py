@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +15,11 @@ from safetensors.torch import load_file
 from train import stage as stages
 from train.__main__ import main
 from train.gpt import GPTConfig, Transformer
-from train.presets import STAGES
+from train.presets import PRESETS, STAGES
 from train.scenes import CLASS_NAMES
+from train.t5 import T5Encoder
+from train.tokenizer import train_tokenizer
+from train.vq import VQModel
 
 torch._dynamo.config.disable = True  # fusing takes a minute a stage
 
@@ -36,7 +42,23 @@ def test_all_stages_leave_their_files(run: Path) -> None:
     assert 0 <= figures["c2i"]["class"] <= 1 and figures["tokenizer"]["psnr"] > 0
 
 
+def names(weights: dict[str, torch.Tensor]) -> set[str]:
+    """Tensor names, with any number of a layer."""
+    return {re.sub(r"\d+", "N", name) for name in weights}
+
+
 def test_checkpoints_are_llamagen_s(run: Path) -> None:
+    # Beside those that LlamaGen's own code wrote.
+    golden = Path(__file__).parents[3] / "tests" / "golden"
+    for name, key, theirs in (("c2i", "model", "c2i/gpt"), ("t2i", "module", "t2i/gpt"), ("vq", "model", "vq16/vq")):
+        ours = names(torch.load(run / "export" / "pt" / f"{name}.pt", weights_only=True)["model"])
+        expected = names(torch.load(golden / f"{theirs}.pt", weights_only=True)[key])
+        if name == "vq":
+            # Its levels are all of one width.
+            ours = {name for name in ours if "nin_shortcut" not in name}
+            assert ours <= expected, ours - expected
+        else:
+            assert ours == expected, ours ^ expected
     state = torch.load(run / "export" / "pt" / "c2i.pt", weights_only=True)
     model = Transformer(GPTConfig(**state["config"]))
     model.load_state_dict(state["model"], strict=True)
@@ -80,6 +102,10 @@ def test_smalti_draws_with_what_was_trained(run: Path, tmp_path: Path, form: str
         subprocess.run([program, "generate", *subject, *options, "--output", path], check=True)
         assert path.read_bytes().startswith(b"\x89PNG")
         path.unlink()
+    subprocess.run([program, "convert", c2i, tmp_path / "converted.safetensors", "--n-head", "1"], check=True)
+    assert names(load_file(tmp_path / "converted.safetensors")) == names(
+        torch.load(run / "export" / "pt" / "c2i.pt", weights_only=True)["model"]
+    )
 
 
 def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +127,31 @@ def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     state = torch.load(run / "c2i.pt", weights_only=True)
     assert state["steps"] == 6 and state["seconds"] > killed["seconds"] and state["drawn"] > killed["drawn"]
     assert not list(run.glob("*.part"))
+
+
+def test_a_kill_loses_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: a step takes seven seconds, a grid thirty."""
+    now, saves = [0.0], [0.0]
+    update_ema, save, save_png = stages.Stage.update_ema, stages.Stage.save, stages.save_png
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(stages.Stage, "update_ema", lambda self: (spend(7), update_ema(self)))
+    monkeypatch.setattr(stages.Stage, "save", lambda self: (saves.append(now[0]), save(self)))
+    monkeypatch.setattr(stages, "save_png", lambda *arguments: (spend(30), save_png(*arguments)))
+    main(["eye", "--steps", "150", "--out", str(tmp_path), *OPTIONS])
+    assert now[0] > 1000
+    assert max(b - a for a, b in zip(saves, [*saves[1:], now[0]], strict=True)) < 60
+
+
+def test_what_ships_is_small() -> None:
+    for preset in PRESETS.values():
+        assert sum(recipe.share for recipe in preset.recipes.values()) == pytest.approx(1)
+        t5 = replace(preset.t5, vocab_size=train_tokenizer(captions_count=4096).get_vocab_size())
+        models = (VQModel(preset.vq), Transformer(preset.c2i), Transformer(preset.t2i), T5Encoder(t5))
+        assert sum(2 * weight.numel() for model in models for weight in model.state_dict().values()) < 16e6
 
 
 def test_time_bounds_a_stage(run: Path) -> None:

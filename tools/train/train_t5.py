@@ -1,0 +1,110 @@
+"""Stage `t5`: the text encoder learns what captions say, before it sees what they look like.
+
+A GPT takes a caption as the mean of what its tokens become: their keys are zero, so that all are attended to alike. Here
+a linear reader of the features' mean has to tell how things lie, which they are, in what colours, and where; so the
+GPTs find it there. From a GPT's loss alone an encoder had not learned in an hour which of two things is the left one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data import Draws, Pool
+from .png import grid
+from .presets import Preset
+from .scenes import BACKGROUNDS, CLASS_NAMES, COLOUR_NAMES, Layout, Scenes, captions, render, sample_scenes
+from .scenes.captions import tells_colours, tells_ground, tells_places
+from .stage import Limit, Stage, adamw
+from .t5 import T5Config, T5Encoder
+from .tokenizer import encode as encode_text
+from .tokenizer import save_tokenizer, train_tokenizer
+from .world import World
+
+ANSWERS = (
+    len(Layout), len(CLASS_NAMES), len(CLASS_NAMES), len(COLOUR_NAMES), len(COLOUR_NAMES), len(BACKGROUNDS), len(COLOUR_NAMES)
+)  # fmt: skip
+UNSAID = -100
+
+
+def open_tokenizer(world: World, out: Path) -> Tokenizer:
+    """The run's tokenizer; the first process makes it."""
+    path = out / "t5" / "tokenizer.json"
+    if world.main and not path.exists():
+        save_tokenizer(path.parent, train_tokenizer(world.seed))
+    world.agree(0.0)
+    return Tokenizer.from_file(str(path))
+
+
+def said(scenes: Scenes) -> Tensor:
+    """What the captions of B scenes tell, (B, 7) in the order of `ANSWERS`; `UNSAID` where they leave it out."""
+    two = scenes.layout != Layout.SINGLE
+    placed, colours, ground = ~two | tells_places(scenes), tells_colours(scenes), tells_ground(scenes)
+    known = torch.stack(
+        [
+            placed, placed, placed & two, placed & colours[:, 0], placed & two & colours[:, 1],
+            ground, ground & (scenes.background == BACKGROUNDS.index("plain")),
+        ],
+        1,
+    )  # fmt: skip
+    facts = torch.cat(
+        [
+            scenes.layout[:, None],
+            scenes.kind,
+            scenes.colour,
+            scenes.background[:, None],
+            scenes.background_colour[:, None],
+        ],
+        1,
+    )
+    return torch.where(known, facts, UNSAID)
+
+
+def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
+    recipe = preset.recipes["t5"]
+    tokenizer = open_tokenizer(world, out)
+    config = replace(preset.t5, vocab_size=tokenizer.get_vocab_size())
+    t5, reader = T5Encoder(config).to(world.device), nn.Linear(config.d_model, sum(ANSWERS)).to(world.device)
+    modules = {"t5": t5, "reader": reader}
+    optimizers = {"optimizer": adamw(recipe, t5, reader)}
+    stage = Stage("t5", world, out, limit, recipe, modules, optimizers, ("t5",), {"t5_config": asdict(config)})
+
+    def make(scenes: Scenes) -> tuple[Tensor, ...]:
+        ids, _ = encode_text(tokenizer, captions(scenes))
+        ids = F.pad(ids, (0, preset.caption_tokens - ids.shape[1]))
+        return ids.to(world.device), said(scenes).to(world.device)
+
+    draws = Draws(world, world.seed + 0x7E5, ("text",), recipe.chunk, stage.drawn)
+    pool = Pool(draws, make, recipe, hand=4)
+    n = world.local(recipe.batch)
+
+    def step() -> dict[str, Tensor]:
+        ids, facts = pool.batch(n)
+        mask = ids != 0
+        features = t5(ids, mask) * mask[..., None]
+        answers = reader(features.sum(1) / mask.sum(1, keepdim=True)).split(ANSWERS, 1)
+        losses = [F.cross_entropy(a, f, ignore_index=UNSAID) for a, f in zip(answers, facts.T, strict=True)]
+        loss = torch.stack(losses).mean()
+        stage.update("optimizer", loss, "t5", "reader")
+        known = facts[:, 2] != UNSAID
+        right = (answers[1].argmax(1) == facts[:, 1]) & (answers[2].argmax(1) == facts[:, 2])
+        return {"loss": loss, "both_kinds": right[known].float().mean()}
+
+    def examples() -> Tensor:
+        """What the first captions are of: there is nothing else to see."""
+        return grid(render(sample_scenes(draws.seed, torch.arange(16), "text"), preset.pixels[0], world.device), 8)
+
+    stage.run(step, examples, n * world.size, draws)
+
+
+def load_t5(path: Path, device: torch.device) -> T5Encoder:
+    """The stage's EMA encoder."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    t5 = T5Encoder(T5Config(**state["t5_config"]))
+    t5.load_state_dict(state["ema"])
+    return t5.to(device)
