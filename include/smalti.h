@@ -96,6 +96,8 @@ typedef struct smalti_engine_options {
   // Rows of a pass per picture while few are drawn; 0 to let the engine choose, 1 for a token after the other.
   // Changes the time alone.
   uint32_t lookahead;
+  // Which half of the demo model: 0 for the one that takes prompts, else the one that takes classes.
+  uint32_t demo_classes;
 } smalti_engine_options;
 
 // Called on the engine's thread whenever a picture has further rows, with its place in the request, its rows so far

@@ -1,11 +1,13 @@
-//! The model that is part of the program: drawn things of 32 kinds, by class.
+//! The model that is part of the program: drawn things of 32 kinds, by class or by prompt.
 //!
 //! Trained by `tools/train` on pictures that it draws itself; `assets/demo/README.md` tells how good it is. A build
-//! without the feature `demo` has none of it, and says so.
+//! without the feature `demo` has none of it, and every function here says so.
 //!
 //! ```
 //! # #[cfg(feature = "demo")] {
-//! let model = smalti::demo::model()?;
+//! use smalti::demo::{Half, model};
+//!
+//! let model = model(Half::Classes)?;
 //! assert_eq!(model.gpt_config.vocab_size, model.vq_config.codebook_size);
 //! # }
 //! # Ok::<(), smalti::Error>(())
@@ -13,14 +15,31 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+
+use crate::backend::Executor;
 use crate::checkpoint::Checkpoint;
 use crate::config::{GptConfig, VqConfig};
-use crate::generate::Model;
+use crate::generate::{Model, Prompter};
+use crate::graph::Elem;
+use crate::text::Tokenizer;
 use crate::{Error, Result};
 
 /// What the program draws when it is asked for nothing.
 pub const CLASSES: &str =
     "sun,star,house,castle,sailboat,umbrella,mushroom,crown,tree,balloon,heart,apple,gift,cat,ladybug,rocket";
+
+/// Prompts to measure with, and to show.
+pub const PROMPTS: [&str; 8] = [
+    "a red sailboat at night",
+    "an orange cat on a plain blue background",
+    "a blue fish by the sea",
+    "a white snowman in the snow",
+    "a purple butterfly in a meadow",
+    "a red rocket in a starry night",
+    "a pink umbrella at sunset",
+    "a yellow star on a checkerboard",
+];
 
 /// Makes a file start where any number may.
 #[cfg(feature = "demo")]
@@ -39,19 +58,46 @@ macro_rules! files {
 
 /// All files by name.
 #[cfg(feature = "demo")]
-static FILES: &[(&str, &[u8])] = files!("vq.safetensors", "c2i.safetensors");
+static FILES: &[(&str, &[u8])] = files!(
+    "vq.safetensors",
+    "c2i.safetensors",
+    "t2i.safetensors",
+    "t5/model.safetensors",
+    "t5/config.json",
+    "t5/tokenizer.json"
+);
 #[cfg(not(feature = "demo"))]
 static FILES: &[(&str, &[u8])] = &[];
 
-/// The transformer and its VQ model.
-pub fn model() -> Result<Model> {
-    let (gpt, vq) = (checkpoint("c2i.safetensors")?, checkpoint("vq.safetensors")?);
+/// One of its two transformers, which share a VQ model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Half {
+    /// The class-conditional one.
+    Classes,
+    /// The text-conditional one; [`prompter`] encodes its prompts.
+    Prompts,
+}
+
+/// A transformer and its VQ model.
+pub fn model(half: Half) -> Result<Model> {
+    let gpt = match half {
+        Half::Classes => "c2i.safetensors",
+        Half::Prompts => "t2i.safetensors",
+    };
+    let (gpt, vq) = (checkpoint(gpt, None)?, checkpoint("vq.safetensors", None)?);
     let (gpt_config, vq_config) = (GptConfig::detect(&gpt, None)?.0, VqConfig::detect(&vq)?);
     Model::new((gpt, gpt_config), (vq, vq_config))
 }
 
-fn checkpoint(file: &str) -> Result<Checkpoint> {
-    Checkpoint::built_in(&label(file), bytes(file)?)
+/// The text encoder for a transformer that takes `sizes`: tokens, and channels of each.
+pub fn prompter(executor: &dyn Executor, sizes: (usize, usize), precision: Elem) -> Result<Prompter> {
+    let tokenizer = Tokenizer::parse(label("t5/tokenizer.json"), bytes("t5/tokenizer.json")?)?;
+    let checkpoint = checkpoint("t5/model.safetensors", Some(bytes("t5/config.json")?))?;
+    Prompter::new(executor, tokenizer, &checkpoint, sizes, precision)
+}
+
+fn checkpoint(file: &str, config: Option<&[u8]>) -> Result<Checkpoint> {
+    Checkpoint::built_in(&label(file), bytes(file)?, config)
 }
 
 /// What stands for a file in errors, and for its checkpoint in a picture's metadata.

@@ -12,8 +12,8 @@ use smalti::backend::cpu::CpuExecutor;
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig, T5Config};
 use smalti::generate::{Conditioning, Prompter, Request, Session, generate, generate_each};
-use smalti::graph::Elem;
-use smalti::models::GptShape;
+use smalti::graph::{Elem, Extent, Load};
+use smalti::models::{GptShape, T5Graph, T5Shape};
 use smalti::{Error, Result};
 
 fn open() -> (Checkpoint, GptConfig) {
@@ -128,7 +128,10 @@ fn a_text_is_encoded_once_while_it_is_among_the_latest() {
     let mut features = |prompt: &str| prompter.encode(&[prompt]).unwrap().remove(0).features;
     let tree = features("a tree");
     assert!(Arc::ptr_eq(&tree, &features("A <b>Tree</b>")), "the same once cleaned");
-    for other in 1..Prompter::KEPT {
+    let twice = prompter.encode(&["two trees", "a tree", "two  trees"]).unwrap();
+    assert!(Arc::ptr_eq(&twice[0].features, &twice[2].features) && Arc::ptr_eq(&twice[1].features, &tree));
+    let mut features = |prompt: &str| prompter.encode(&[prompt]).unwrap().remove(0).features;
+    for other in 2..Prompter::KEPT {
         features(&format!("{other} trees"));
     }
     assert!(Arc::ptr_eq(&tree, &features("a tree")), "the oldest of those that are kept");
@@ -137,4 +140,18 @@ fn a_text_is_encoded_once_while_it_is_among_the_latest() {
     }
     let again = features("a tree");
     assert!(!Arc::ptr_eq(&tree, &again) && again == tree, "encoded anew, to the same features");
+}
+
+/// A pass computes the rows that it has, and no padding to the longest text: by what ops tell of their own cost.
+#[test]
+fn a_short_text_costs_as_much_as_it_has_tokens() {
+    let config = T5Config { num_layers: 2, ..T5Config::xl() };
+    let shape = T5Shape { rows: 120, tokens: 120, precision: Elem::Bf16, activations: Elem::F32 };
+    let encoder = T5Graph::new(&config, &shape);
+    let flops = |tokens: usize| {
+        let load = Load { extent: Extent { rows: tokens, draws: 0 }, keys: tokens };
+        encoder.graph.cost(encoder.encode, &load).flops as f64
+    };
+    let share = flops(20) / flops(120);
+    assert!((0.15..0.17).contains(&share), "20 tokens cost {share} of 120");
 }

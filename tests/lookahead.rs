@@ -14,6 +14,8 @@ use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{Condition, GenerationOptions, GptConfig, VqConfig};
+#[cfg(feature = "demo")]
+use smalti::demo::Half;
 use smalti::generate::{
     Conditioning, Generator, Lookahead, Passes, Request, Session, TextFeatures, generate, requests,
 };
@@ -51,19 +53,34 @@ impl Model {
         Self { name, checkpoint, config, latent_size, conditions }
     }
 
-    /// The demo model.
+    /// A half of the demo model.
     #[cfg(feature = "demo")]
-    fn demo() -> Self {
-        let model = smalti::demo::model().expect("a model");
+    fn demo(name: &'static str, model: smalti::generate::Model, conditions: Vec<Conditioning>) -> Self {
         let downsample_size = model.vq_config.downsample_size();
         let image_size = smalti::config::default_image_size(&model.gpt, &model.gpt_config.condition, downsample_size);
-        Self {
-            name: "demo",
-            checkpoint: model.gpt,
-            config: model.gpt_config,
-            latent_size: image_size / downsample_size,
-            conditions: [9, 2].map(Conditioning::Class).to_vec(),
-        }
+        let latent_size = image_size / downsample_size;
+        Self { name, checkpoint: model.gpt, config: model.gpt_config, latent_size, conditions }
+    }
+
+    /// The half that takes classes.
+    #[cfg(feature = "demo")]
+    fn demo_classes() -> Self {
+        let model = smalti::demo::model(Half::Classes).expect("a model");
+        Self::demo("demo, classes", model, [9, 2].map(Conditioning::Class).to_vec())
+    }
+
+    /// The half that takes prompts.
+    #[cfg(feature = "demo")]
+    fn demo_prompts() -> Self {
+        let model = smalti::demo::model(Half::Prompts).expect("a model");
+        let Condition::Text { cls_token_num, caption_dim } = model.gpt_config.condition else { panic!("a text model") };
+        let prompter = smalti::demo::prompter(&CpuExecutor::new(1), (cls_token_num, caption_dim), Elem::F32);
+        let prompts = prompter.expect("an encoder").encode(&smalti::demo::PROMPTS[..2]).expect("features");
+        Self::demo(
+            "demo, prompts",
+            model,
+            prompts.into_iter().map(|prompt| Conditioning::Text(prompt.features)).collect(),
+        )
     }
 
     /// The same with image tokens that hardly tell anything: most draws are right behind wrong guesses too.
@@ -188,14 +205,17 @@ fn a_text_models_codes_do_not_depend_on_the_window() {
 #[cfg(feature = "demo")]
 #[test]
 fn the_demo_models_codes_do_not_depend_on_the_window() {
-    let (executor, model) = (CpuExecutor::new(1), Model::demo());
-    let own = GenerationOptions { seed: 3, ..Default::default() }.of_model(&model.checkpoint, &model.config.condition);
-    let per_pass = model.check(&executor, Elem::Bf16, &own, (&[1, 2], &WINDOWS));
-    println!("{per_pass:.2?} tokens a pass");
-    // At 16 a window, alone: half the passes, or fewer.
-    assert!(per_pass[3] >= 2.0, "{per_pass:.2?} tokens a pass");
-    for options in settings().step_by(5) {
-        model.check(&executor, Elem::Bf16, &options, (&[2], &[4, 16]));
+    let executor = CpuExecutor::new(1);
+    for model in [Model::demo_classes(), Model::demo_prompts()] {
+        let own =
+            GenerationOptions { seed: 3, ..Default::default() }.of_model(&model.checkpoint, &model.config.condition);
+        let per_pass = model.check(&executor, Elem::Bf16, &own, (&[1, 2], &WINDOWS));
+        println!("{}: {per_pass:.2?} tokens a pass", model.name);
+        // At 16 a window, alone: half the passes, or fewer.
+        assert!(per_pass[3] >= 2.0, "{}: {per_pass:.2?} tokens a pass", model.name);
+        for options in settings().step_by(5) {
+            model.check(&executor, Elem::Bf16, &options, (&[2], &[4, 16]));
+        }
     }
 }
 
@@ -304,29 +324,30 @@ fn the_kernels_codes_do_not_depend_on_the_window() {
 #[test]
 fn the_kernels_begin_the_demo_models_pictures_alike() {
     const ROWS: usize = 2;
-    let model = Model::demo();
-    let own = GenerationOptions::default().of_model(&model.checkpoint, &model.config.condition);
-    let requests = model.requests(&own);
     for (device, executor) in cuda_executors("windows of the demo model") {
-        let first = |window: usize| {
-            let mut session = model.session(executor.as_ref(), Elem::Bf16, requests.len(), window);
-            session.set_lookahead(Lookahead::Window(window)).expect("there is room");
-            for (ticket, request) in (0..).zip(&requests) {
-                assert!(session.start(ticket, request).expect("started"));
-            }
-            loop {
-                session.advance(1).expect("advanced");
-                let codes = (0..requests.len()).map(|ticket| session.peek(ticket as u64).expect("peeked"));
-                let rows: Option<Vec<Vec<u32>>> =
-                    codes.map(|codes| Some(codes.get(..ROWS * model.latent_size)?.to_vec())).collect();
-                if let Some(rows) = rows {
-                    return rows;
+        for model in [Model::demo_classes(), Model::demo_prompts()] {
+            let own = GenerationOptions::default().of_model(&model.checkpoint, &model.config.condition);
+            let requests = model.requests(&own);
+            let first = |window: usize| {
+                let mut session = model.session(executor.as_ref(), Elem::Bf16, requests.len(), window);
+                session.set_lookahead(Lookahead::Window(window)).expect("there is room");
+                for (ticket, request) in (0..).zip(&requests) {
+                    assert!(session.start(ticket, request).expect("started"));
                 }
+                loop {
+                    session.advance(1).expect("advanced");
+                    let codes = (0..requests.len()).map(|ticket| session.peek(ticket as u64).expect("peeked"));
+                    let rows: Option<Vec<Vec<u32>>> =
+                        codes.map(|codes| Some(codes.get(..ROWS * model.latent_size)?.to_vec())).collect();
+                    if let Some(rows) = rows {
+                        return rows;
+                    }
+                }
+            };
+            let expected = first(1);
+            for window in [4, 16] {
+                assert!(first(window) == expected, "{device}: {}, window {window}: other codes", model.name);
             }
-        };
-        let expected = first(1);
-        for window in [4, 16] {
-            assert!(first(window) == expected, "{device}: window {window}: other codes");
         }
     }
 }

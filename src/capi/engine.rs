@@ -56,6 +56,9 @@ unsafe fn open(options: &EngineOptions) -> Result<Session, Failure> {
         None => Ok(None),
         Some(name) => name.parse::<Device>().map(Some).map_err(|error| Failure::argument(format!("{what}: {error}"))),
     };
+    if options.demo_classes != 0 && !(options.gpt_path.is_null() && options.vq_path.is_null()) {
+        return Err(Failure::argument("demo_classes: expected 0 beside gpt_path and vq_path"));
+    }
     let model = match (text(options.gpt_path, "gpt_path")?, text(options.vq_path, "vq_path")?) {
         (Some(gpt), Some(vq)) => Model::open(&ModelFiles {
             t5: text(options.t5_path, "t5_path")?.map(Into::into),
@@ -68,7 +71,7 @@ unsafe fn open(options: &EngineOptions) -> Result<Session, Failure> {
                 let what = "t5_path, n_head and image_size: expected none without gpt_path: the demo model has its own";
                 return Err(Failure::argument(what));
             }
-            Model::demo()?
+            if options.demo_classes == 0 { Model::demo()? } else { Model::demo_classes()? }
         }
         (Some(_), None) => return Err(Failure::argument("vq_path: expected a checkpoint beside gpt_path, found null")),
         (None, Some(_)) => return Err(Failure::argument("gpt_path: expected a checkpoint beside vq_path, found null")),

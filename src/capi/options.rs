@@ -37,6 +37,8 @@ pub struct EngineOptions {
     /// Rows of a pass per picture while few are drawn; 0 to let the engine choose, 1 for a token after the other.
     /// Changes the time alone.
     pub lookahead: u32,
+    /// Which half of the demo model: 0 for the one that takes prompts, else the one that takes classes.
+    pub demo_classes: u32,
 }
 
 /// Called on the engine's thread whenever a picture has further rows, with its place in the request, its rows so far
@@ -146,6 +148,7 @@ unsafe impl Extensible for EngineOptions {
             n_head: 0,
             batch_size: 0,
             queue: 0,
+            demo_classes: 0,
             lookahead: 0,
         }
     }

@@ -95,14 +95,24 @@ fn is_plain_name(name: &str) -> bool {
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let fault =
-        |problem: String| Error::Format { path: path.to_path_buf(), format: "JSON", problem, hint: String::new() };
     let length = std::fs::metadata(path).map_err(Error::io("open", path))?.len();
     if length > MAX_JSON {
-        return Err(fault(format!("expected at most {MAX_JSON} bytes, found {length}")));
+        return Err(json_fault(path, format!("expected at most {MAX_JSON} bytes, found {length}")));
     }
-    let text = std::fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))
+    parse_json(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+}
+
+fn parse_json(path: &Path, text: &[u8]) -> Result<Value> {
+    serde_json::from_slice(text).map_err(|error| json_fault(path, error.to_string()))
+}
+
+fn json_fault(path: &Path, problem: String) -> Error {
+    Error::Format { path: path.to_path_buf(), format: "JSON", problem, hint: String::new() }
+}
+
+/// The entries of a `config.json` that become metadata.
+pub(super) fn configuration(path: &Path, text: &[u8]) -> Result<BTreeMap<String, String>> {
+    Ok(scalars(&parse_json(path, text)?))
 }
 
 /// The configuration's scalar entries as text, and `class_names` as a JSON list.

@@ -22,12 +22,17 @@ impl Checkpoint {
         Ok(Self::new(path.to_path_buf(), contents))
     }
 
-    /// Reads a safetensors file that is part of the program. `path` names it in errors.
+    /// Reads a safetensors file that is part of the program, with its `config.json` where it has one.
+    /// `path` names it in errors.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Format`] when it contradicts itself.
-    pub fn built_in(path: &Path, safetensors: &'static [u8]) -> Result<Self> {
-        Ok(Self::new(path.to_path_buf(), safetensors::read(path, &Bytes::Static(safetensors))?))
+    pub fn built_in(path: &Path, safetensors: &'static [u8], config: Option<&[u8]>) -> Result<Self> {
+        let mut contents = safetensors::read(path, &Bytes::Static(safetensors))?;
+        if let Some(config) = config {
+            contents.metadata.extend(hub::configuration(path, config)?);
+        }
+        Ok(Self::new(path.to_path_buf(), contents))
     }
 }

@@ -15,11 +15,12 @@ use super::subjects::{Encoding, Subject, SubjectArgs};
 use super::{check_image_size, parse_lookahead, plural, tell, wrong_option};
 use crate::config::{Condition, GenerationOptions, Labels, default_image_size};
 use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
-use crate::{Error, Result, demo};
+use crate::{Error, Result};
 
 /// Make images of classes or prompts
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
+  smalti generate 'a red sailboat at night'
   smalti generate --class fish,rocket --count 4 -o pictures/
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 207,360 --image-size 256
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
         check_file("codes", path)?;
     }
     let display = Display::new(args.quiet);
-    let model = args.model.open(&display)?;
+    let model = args.model.open(args.subjects.half(), &display)?;
     let output = Output::check(args.output.as_deref().unwrap_or(match model.gpt_config.condition {
         Condition::Class { .. } => Path::new("sample_c2i.png"),
         Condition::Text { .. } => Path::new("sample_t2i.png"),
@@ -103,9 +104,13 @@ pub fn run(args: &Args) -> Result<()> {
     check_image_size(image_size, downsample_size)?;
     let lookahead = parse_lookahead(&args.lookahead, (image_size / downsample_size).pow(2))?;
     let executor = args.device.executor(Some(args.precision), &display)?;
-    let encoding = Encoding { executor: executor.as_ref(), device: &args.device, precision: args.precision };
-    let classes = args.model.is_demo().then_some(demo::CLASSES);
-    let subjects = args.subjects.resolve(&model, classes, labels.as_ref(), &encoding, &display)?;
+    let encoding = Encoding {
+        executor: executor.as_ref(),
+        device: &args.device,
+        precision: args.precision,
+        demo: args.model.is_demo(),
+    };
+    let subjects = args.subjects.resolve(&model, labels.as_ref(), &encoding, &display)?;
     check_count(args, subjects.len())?;
     let conditions: Vec<Conditioning> = subjects.iter().map(|subject| subject.condition.clone()).collect();
     let requests = requests(&conditions, args.count, args.first_image, sampling);
@@ -243,7 +248,7 @@ fn parameters(
         vq_precision: args.painter.vq_precision.map(Precision::name),
         gpt_ckpt: file_name(model.gpt.path()),
         vq_ckpt: file_name(model.vq.path()),
-        t5_path: args.subjects.t5_name(),
+        t5_path: args.subjects.t5_name(args.model.is_demo()),
     };
     let image = |(index, request): (usize, &Request)| {
         let mut image = subjects[index / args.count].about.clone();

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::Display;
+use crate::Result;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{GptConfig, VqConfig};
+use crate::demo::{self, Half};
 use crate::engine::ModelFiles;
 use crate::generate::Model;
-use crate::{Result, demo};
 
 /// Flags for the transformer and the tokenizer.
 #[derive(Args, Clone, Debug)]
@@ -41,11 +42,11 @@ impl ModelArgs {
         Some(ModelFiles { weights: self.weights, n_head: self.n_head, ..ModelFiles::new(gpt, vq) })
     }
 
-    /// Opens what is named, or the demo model.
-    pub fn open(&self, display: &Display) -> Result<Model> {
+    /// Opens what is named, or a half of the demo model.
+    pub fn open(&self, half: Half, display: &Display) -> Result<Model> {
         match self.files() {
             Some(files) => open(&files, display),
-            None => demo::model(),
+            None => demo::model(half),
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use super::device::{DeviceArgs, PainterArgs, Precision};
 use super::model::ModelArgs;
 use super::progress::Display;
+use super::subjects::OWN_ENCODER;
 use super::{plural, tell, wrong_option};
 use crate::Result;
 use crate::backend::Device;
@@ -22,7 +23,7 @@ use crate::serve::{ServeOptions, serve};
   smalti serve
   smalti serve --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt
   smalti serve --gpt-ckpt t2i_XL_stage1_256.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl --host 0.0.0.0 --api-key secret
-  curl localhost:8080/v1/images/generations -H 'Content-Type: application/json' -d '{\"prompt\": \"fish\", \"seed\": 1}'
+  curl localhost:8080/v1/images/generations -H 'Content-Type: application/json' -d '{\"prompt\": \"a blue fish\", \"seed\": 1}'
 
 The address is the only line on standard output. SIGTERM finishes what was taken; a second one ends at once.")]
 pub struct Args {
@@ -44,6 +45,9 @@ pub struct Args {
     lookahead: Lookahead,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Of the demo model, serve the half that takes classes
+    #[arg(long, conflicts_with = "gpt_ckpt")]
+    demo_classes: bool,
     /// Where to run the text encoder; by default where all else runs
     #[arg(long, value_name = "DEVICE", env = "SMALTI_TEXT_DEVICE")]
     text_device: Option<Device>,
@@ -86,6 +90,9 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(wrong_option(option, 0, "1 or more", ""));
         }
     }
+    if args.t5_path.is_some() && args.model.is_demo() && !args.demo_classes {
+        display.note(OWN_ENCODER);
+    }
     let model = open(args)?;
     model.notes().iter().for_each(|note| display.note(note));
     let session = SessionOptions {
@@ -125,6 +132,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn open(args: &Args) -> Result<Model> {
     match args.model.files() {
         Some(files) => Model::open(&ModelFiles { t5: args.t5_path.clone(), image_size: args.image_size, ..files }),
+        None if args.demo_classes => Model::demo_classes(),
         None => Model::demo(),
     }
 }

@@ -12,8 +12,12 @@ use super::progress::Display;
 use super::{plural, wrong_option};
 use crate::backend::{Device, Executor};
 use crate::config::{Condition, GptConfig, Labels, resolve_classes};
+use crate::demo::{self, Half};
 use crate::generate::{Conditioning, Model, Prompt, Prompter, TextFeatures};
 use crate::{Error, Result};
+
+/// What to say of an encoder that was named beside the demo model.
+pub const OWN_ENCODER: &str = "--t5-path is not used: the demo model has an encoder of its own";
 
 /// LlamaGen's own sample classes, for models of the 1000 ImageNet classes.
 const SAMPLE_CLASSES: &str = "207,360,387,974,88,979,417,279";
@@ -37,7 +41,12 @@ pub struct SubjectArgs {
     #[arg(long, value_name = "DEVICE", env = "SMALTI_TEXT_DEVICE")]
     text_device: Option<Device>,
     /// Class numbers or names, separated by commas; LlamaGen's eight sample classes by default, or sixteen of the demo's
-    #[arg(long = "class", value_name = "CLASSES", allow_negative_numbers = true)]
+    #[arg(
+        long = "class",
+        value_name = "CLASSES",
+        conflicts_with_all = ["prompts", "file", "text_features"],
+        allow_negative_numbers = true
+    )]
     classes: Option<String>,
 }
 
@@ -54,22 +63,31 @@ pub struct Encoding<'a> {
     pub executor: &'a dyn Executor,
     pub device: &'a DeviceArgs,
     pub precision: Precision,
+    /// Whether the transformer is the demo model's.
+    pub demo: bool,
 }
 
 impl SubjectArgs {
-    /// The subjects for a model, whose prompts it encodes; `classes` where none are named. Errors when they are of the
-    /// other kind.
+    /// The half of the demo model that takes what was asked for; the one for classes where nothing was.
+    pub fn half(&self) -> Half {
+        let texts = !self.prompts.is_empty() || self.file.is_some() || self.text_features.is_some();
+        if texts { Half::Prompts } else { Half::Classes }
+    }
+
+    /// The subjects for a model, whose prompts it encodes. Errors when they are of the other kind.
     pub fn resolve(
         &self,
         model: &Model,
-        classes: Option<&str>,
         labels: Option<&Labels>,
         encoding: &Encoding<'_>,
         display: &Display,
     ) -> Result<Vec<Subject>> {
         let (gpt, config) = (model.gpt.path(), &model.gpt_config);
         match config.condition {
-            Condition::Class { num_classes } => self.classes(gpt, num_classes, classes, labels),
+            Condition::Class { num_classes } => {
+                let usual = encoding.demo.then_some(demo::CLASSES);
+                self.classes(gpt, num_classes, usual, labels)
+            }
             Condition::Text { cls_token_num, caption_dim } => {
                 if let Some(classes) = &self.classes {
                     let expected = format!("a prompt, as {} is text-conditional (t2i)", gpt.display());
@@ -83,9 +101,9 @@ impl SubjectArgs {
         }
     }
 
-    /// The T5 folder's name, where a text model's prompts were encoded.
-    pub fn t5_name(&self) -> Option<String> {
-        let encodes = !self.prompts.is_empty() || self.file.is_some();
+    /// The T5 folder's name, where it encoded a text model's prompts: not the demo model's.
+    pub fn t5_name(&self, demo: bool) -> Option<String> {
+        let encodes = !demo && (!self.prompts.is_empty() || self.file.is_some());
         self.t5_path.as_deref().filter(|_| encodes).and_then(file_name)
     }
 
@@ -130,12 +148,20 @@ impl SubjectArgs {
             }
             None => self.prompts.clone(),
         };
-        let Some(folder) = &self.t5_path else {
-            let hint =
-                "LlamaGen's text models were trained with flan-t5-xl; --text-features takes features as they are";
-            return Err(wrong_option("t5-path", "(missing)", "the folder of a T5 encoder, for prompts", hint));
+        let Encoding { executor, device: all_else, precision, demo } = *encoding;
+        let folder = match (&self.t5_path, demo) {
+            (Some(folder), false) => Some(folder),
+            (None, false) => {
+                let hint =
+                    "LlamaGen's text models were trained with flan-t5-xl; --text-features takes features as they are";
+                return Err(wrong_option("t5-path", "(missing)", "the folder of a T5 encoder, for prompts", hint));
+            }
+            (Some(_), true) => {
+                display.note(OWN_ENCODER);
+                None
+            }
+            (None, true) => None,
         };
-        let Encoding { executor, device: all_else, precision } = *encoding;
         let own = match self.text_device.filter(|&device| device != all_else.device) {
             Some(device) => {
                 let device = DeviceArgs { device, threads: all_else.threads };
@@ -143,7 +169,11 @@ impl SubjectArgs {
             }
             None => None,
         };
-        let mut prompter = Prompter::open(own.as_deref().unwrap_or(executor), folder, sizes, precision.elem())?;
+        let executor = own.as_deref().unwrap_or(executor);
+        let mut prompter = match folder {
+            Some(folder) => Prompter::open(executor, folder, sizes, precision.elem())?,
+            None => demo::prompter(executor, sizes, precision.elem())?,
+        };
         let texts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         let encoded = prompter.encode(&texts)?;
         for (number, prompt) in (1..).zip(&encoded) {

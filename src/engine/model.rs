@@ -1,11 +1,13 @@
 //! What is loaded once: checkpoints, what was read off them, and the words for classes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::backend::Executor;
 use crate::checkpoint::{Checkpoint, WeightsChoice};
 use crate::config::{Condition, GenerationOptions, GptConfig, Labels, VqConfig, default_image_size, resolve_class};
-use crate::generate;
+use crate::generate::{self, Prompter};
+use crate::graph::Elem;
 use crate::image::MAX_SIDE;
 use crate::{Error, Result, demo};
 
@@ -51,10 +53,19 @@ impl ModelFiles {
 #[derive(Clone)]
 pub struct Model(Arc<Parts>);
 
+/// Where a text model's encoder is.
+#[derive(Clone, Debug)]
+enum Encoder {
+    /// A Hugging Face T5 folder.
+    Folder(PathBuf),
+    /// In the program.
+    Demo,
+}
+
 struct Parts {
     name: String,
     model: generate::Model,
-    t5: Option<PathBuf>,
+    encoder: Option<Encoder>,
     labels: Option<Labels>,
     image_size: usize,
     notes: Vec<String>,
@@ -68,22 +79,34 @@ impl Model {
         Self::from_checkpoints(gpt, vq, files)
     }
 
-    /// The demo model, which takes classes; see [`crate::demo`].
+    /// The half of the demo model that takes prompts; see [`crate::demo`].
     ///
     /// ```
     /// # #[cfg(feature = "demo")] {
     /// let model = smalti::Model::demo()?;
-    /// assert_eq!(model.class("fish")?, 23);
+    /// assert!(model.takes_prompts() && model.num_classes().is_none());
     /// # }
     /// # Ok::<(), smalti::Error>(())
     /// ```
     pub fn demo() -> Result<Self> {
-        let demo = demo::model()?;
-        Self::from_checkpoints(demo.gpt, demo.vq, &ModelFiles::default())
+        Self::built_in(demo::model(demo::Half::Prompts)?, Some(Encoder::Demo))
+    }
+
+    /// The half of the demo model that takes classes.
+    pub fn demo_classes() -> Result<Self> {
+        Self::built_in(demo::model(demo::Half::Classes)?, None)
+    }
+
+    fn built_in(model: generate::Model, encoder: Option<Encoder>) -> Result<Self> {
+        Self::assemble(model.gpt, model.vq, &ModelFiles::default(), encoder)
     }
 
     /// From checkpoints that are open, or that are no files at all; `files` tells what they do not.
     pub fn from_checkpoints(gpt: Checkpoint, vq: Checkpoint, files: &ModelFiles) -> Result<Self> {
+        Self::assemble(gpt, vq, files, files.t5.clone().map(Encoder::Folder))
+    }
+
+    fn assemble(gpt: Checkpoint, vq: Checkpoint, files: &ModelFiles, encoder: Option<Encoder>) -> Result<Self> {
         let (gpt_config, guess) = GptConfig::detect(&gpt, files.n_head)?;
         let (labels, note) = Labels::detect(&gpt, &gpt_config.condition);
         let vq_config = VqConfig::detect(&vq)?;
@@ -101,7 +124,7 @@ impl Model {
         }
         let model = generate::Model::new((gpt, gpt_config), (vq, vq_config))?;
         let notes = guess.into_iter().chain(note).collect();
-        Ok(Self(Arc::new(Parts { name, model, t5: files.t5.clone(), labels, image_size, notes })))
+        Ok(Self(Arc::new(Parts { name, model, encoder, labels, image_size, notes })))
     }
 
     /// The transformer's file name without its ending.
@@ -114,9 +137,23 @@ impl Model {
         &self.0.model
     }
 
-    /// The text encoder's folder.
-    pub fn t5(&self) -> Option<&Path> {
-        self.0.t5.as_deref()
+    /// Whether prompts can be encoded: a text model's encoder came with it.
+    pub fn takes_prompts(&self) -> bool {
+        self.num_classes().is_none() && self.0.encoder.is_some()
+    }
+
+    /// Lays the text encoder out, where there is one.
+    pub(super) fn prompter(
+        &self,
+        executor: &dyn Executor,
+        sizes: (usize, usize),
+        precision: Elem,
+    ) -> Result<Option<Prompter>> {
+        match &self.0.encoder {
+            None => Ok(None),
+            Some(Encoder::Folder(folder)) => Prompter::open(executor, folder, sizes, precision).map(Some),
+            Some(Encoder::Demo) => demo::prompter(executor, sizes, precision).map(Some),
+        }
     }
 
     /// What a transformer is conditioned on.
@@ -153,7 +190,10 @@ impl Model {
             what: "condition".into(),
             expected: "a prompt: the model is text-conditional (t2i)".into(),
             found: "a class".into(),
-            hint: String::new(),
+            hint: match self.0.encoder {
+                Some(Encoder::Demo) => "of the demo model, the half of --demo-classes takes classes".into(),
+                _ => String::new(),
+            },
         })?;
         resolve_class(self.labels(), text, num_classes)
     }

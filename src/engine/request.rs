@@ -94,6 +94,8 @@ pub struct Image {
     pub seed: u64,
     /// Condition tokens of its subject: one for a class, the valid ones of a text.
     pub condition_tokens: usize,
+    /// The end of a prompt, once cleaned, that had more tokens than the model takes: it had no part in the picture.
+    pub prompt_cut: Option<Arc<str>>,
     /// (N) in raster order.
     pub codes: Vec<u32>,
     pub picture: Rgb8,

@@ -267,7 +267,7 @@ impl Session {
                     expected: "a class: the model is class-conditional (c2i)".into(),
                     hint: String::new(),
                 }),
-                Condition::Text { .. } if self.model.t5().is_none() => Err(Error::Option {
+                Condition::Text { .. } if !self.model.takes_prompts() => Err(Error::Option {
                     option: "t5-path",
                     value: "(missing)".into(),
                     expected: "the folder of a T5 encoder, for prompts".into(),

@@ -51,17 +51,28 @@ impl Prompter {
     ) -> Result<Self> {
         let tokenizer = Tokenizer::open(folder)?;
         let checkpoint = Checkpoint::open(folder, WeightsChoice::Model)?;
-        let config = T5Config::detect(&checkpoint)?;
+        Self::new(executor, tokenizer, &checkpoint, (tokens, caption_dim), precision)
+    }
+
+    /// The same with a tokenizer and weights that are open already.
+    pub fn new(
+        executor: &dyn Executor,
+        tokenizer: Tokenizer,
+        checkpoint: &Checkpoint,
+        (tokens, caption_dim): (usize, usize),
+        precision: Elem,
+    ) -> Result<Self> {
+        let config = T5Config::detect(checkpoint)?;
         if config.d_model != caption_dim {
             return Err(Error::Mismatch {
-                what: format!("{}: d_model", folder.display()),
+                what: format!("{}: d_model", checkpoint.path().display()),
                 expected: format!("{caption_dim}, the caption_dim of the transformer"),
                 found: config.d_model.to_string(),
                 hint: "use the T5 that the transformer was trained with; LlamaGen's is flan-t5-xl, of 2048".into(),
             });
         }
         let shape = T5Shape { rows: AT_ONCE * tokens, tokens, precision, activations: executor.activations() };
-        let encoder = TextEncoder::new(executor, &checkpoint, &config, &shape)?;
+        let encoder = TextEncoder::new(executor, checkpoint, &config, &shape)?;
         Ok(Self { tokenizer, encoder, tokens, kept: VecDeque::new() })
     }
 

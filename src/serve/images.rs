@@ -145,9 +145,11 @@ impl Going {
 
     /// A picture as the reply has it.
     pub async fn pack(&self, image: Image) -> Result<Value, ApiError> {
-        let (seed, number, index) = (image.seed, image.number, image.index);
-        let subject = &self.request.subjects[index / self.request.count];
-        let mut about = json!({ "seed": seed, "image": number });
+        let subject = &self.request.subjects[image.index / self.request.count];
+        let mut about = json!({ "seed": image.seed, "image": image.number });
+        if let Some(cut) = &image.prompt_cut {
+            about["prompt_cut"] = cut.as_ref().into();
+        }
         if let Subject::Class(class) = subject {
             about["class"] = (*class).into();
             about["class_name"] = self.app.model.labels().and_then(|labels| labels.name(*class)).into();

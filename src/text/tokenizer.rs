@@ -52,14 +52,21 @@ impl Tokenizer {
         if !path.exists() {
             return Err(missing(folder));
         }
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        Self::parse(path.clone(), &fs::read(&path).map_err(Error::io("read", &path))?)
+    }
+
+    /// Reads the contents of a `tokenizer.json`; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is damaged, or none of a T5's.
+    pub fn parse(path: PathBuf, json: &[u8]) -> Result<Self> {
         let wrong = |problem: String| Error::Format {
             path: path.clone(),
             format: "T5 tokenizer",
             problem,
             hint: HINT.to_string(),
         };
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(json).map_err(|error| wrong(error.to_string()))?;
         match tokenizer.get_model() {
             ModelWrapper::Unigram(_) => (),
             other => return Err(wrong(format!("expected a Unigram model, found {}", kind(other)))),

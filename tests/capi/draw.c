@@ -254,8 +254,8 @@ static void ends_what_is_cancelled(smalti_engine *engine) {
   CHECK(smalti_request_close(request) == SMALTI_STATUS_OK);
 }
 
-// Without checkpoints it is the demo model that draws.
-static void draws_with_the_demo_model(void) {
+// Without checkpoints it is the demo model that draws, by prompt or by class.
+static void draws_with_the_demo_model(bool classes) {
   smalti_engine_options options;
   CHECK(smalti_engine_options_init(&options, sizeof options) == SMALTI_STATUS_OK);
   options.device = "cpu";
@@ -263,6 +263,11 @@ static void draws_with_the_demo_model(void) {
   smalti_engine *engine = NULL;
   CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
   options.image_size = 0;
+  options.demo_classes = 1;
+  options.vq_path = "vq.pt";
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
+  options.vq_path = NULL;
+  options.demo_classes = classes;
   options.lookahead = 300;
   CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
   options.lookahead = 4;
@@ -270,11 +275,17 @@ static void draws_with_the_demo_model(void) {
   smalti_engine_info info;
   CHECK(smalti_engine_info_init(&info, sizeof info) == SMALTI_STATUS_OK);
   CHECK(smalti_engine_get_info(engine, &info) == SMALTI_STATUS_OK);
-  CHECK(info.num_classes > 0);
+  CHECK((info.num_classes > 0) == classes);
 
   uint32_t class_number = 0;
-  CHECK(smalti_engine_class(engine, "fish", &class_number) == SMALTI_STATUS_OK);
-  smalti_request_options asked = request_for(&class_number, 1);
+  const char *prompt = "a red sailboat at night";
+  smalti_request_options asked = request_for(NULL, 1);
+  if (classes) {
+    CHECK(smalti_engine_class(engine, "fish", &class_number) == SMALTI_STATUS_OK);
+    asked.classes = &class_number;
+  } else {
+    asked.prompts = &prompt;
+  }
   size_t bytes = (size_t)3 * info.image_size * info.image_size;
   uint8_t *pixels = calloc(bytes, 1);
   asked.output = pixels;
@@ -318,7 +329,10 @@ int main(int argc, char **argv) {
   CHECK(smalti_submit(engine, &options, &request) == SMALTI_STATUS_ENDED);
   CHECK(smalti_engine_close(engine) == SMALTI_STATUS_OK);
 
-  if (argc == 4) draws_with_the_demo_model();
+  if (argc == 4) {
+    draws_with_the_demo_model(true);
+    draws_with_the_demo_model(false);
+  }
   puts("all is well");
   return 0;
 }

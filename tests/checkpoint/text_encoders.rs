@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use smalti::Error;
-use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
+use smalti::backend::Executor;
+use smalti::backend::cpu::CpuExecutor;
+use smalti::checkpoint::{Checkpoint, DType, Tensor, WeightsChoice};
 use smalti::config::{ModelConfig, T5Config};
+use smalti::generate::TextEncoder;
+use smalti::graph::Elem;
+use smalti::models::T5Shape;
 
 /// A whole T5 of one block in two `.bin` files, f16.
 fn whole() -> Checkpoint {
@@ -35,6 +40,26 @@ fn a_whole_t5_in_shards_has_an_encoder() {
     }
     let (found, note) = ModelConfig::detect(&checkpoint, None).expect("a model");
     assert_eq!((found, note), (ModelConfig::T5(expected), None));
+}
+
+#[test]
+fn its_f16_weights_encode_as_the_same_numbers_in_f32_do() {
+    let f16 = whole();
+    let config = T5Config::detect(&f16).expect("a T5 encoder");
+    let widened = f16.tensors().iter().map(|(name, tensor)| {
+        assert_eq!(tensor.dtype(), DType::F16, "{name}");
+        (name.clone(), Tensor::from_f32(tensor.shape().to_vec(), &tensor.to_f32()))
+    });
+    let f32 = Checkpoint::from_tensors("widened", widened.collect(), f16.metadata().clone());
+    let executor = CpuExecutor::new(1);
+    let shape = T5Shape { rows: 8, tokens: 8, precision: Elem::F32, activations: executor.activations() };
+    let features = |checkpoint: &Checkpoint| {
+        let mut encoder = TextEncoder::new(&executor, checkpoint, &config, &shape).expect("an encoder");
+        encoder.encode(&[&[3, 7, 19, 1], &[1]]).expect("features")
+    };
+    let found = features(&f16);
+    assert!(found == features(&f32));
+    assert!(found[0].values().iter().all(|x| x.is_finite()) && found[0].values().iter().any(|&x| x != 0.0));
 }
 
 #[test]

@@ -10,8 +10,6 @@ use smalti::image::Rgb8;
 
 /// Side of the pictures that it looks at.
 const SIDE: usize = 128;
-/// How things lie: one alone, two side by side, or one above the other.
-const LAYOUTS: usize = 3;
 
 pub struct Eye {
     convolutions: Vec<Layer>,
@@ -21,11 +19,24 @@ pub struct Eye {
     pub colours: Vec<String>,
 }
 
-/// What the eye says of a picture's only thing, or of the left or upper one, as places in the lists of names.
+/// What the eye says of a picture, and of its only thing, or the left or upper one, as places in the lists of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
+    pub layout: Layout,
     pub kind: usize,
     pub colour: usize,
+}
+
+/// How things lie, in the order of the eye's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Single,
+    Beside,
+    Stacked,
+}
+
+impl Layout {
+    const ALL: [Self; 3] = [Self::Single, Self::Beside, Self::Stacked];
 }
 
 struct Layer {
@@ -63,12 +74,14 @@ impl Eye {
         }
         let features = self.hidden.apply(&map).into_iter().map(|x| x.max(0.0)).collect::<Vec<_>>();
         let answers = self.heads.apply(&features);
-        let best = |from: usize, count: usize| {
-            let of = &answers[from..from + count];
+        let mut rest = answers.as_slice();
+        let mut best = |count: usize| {
+            let of = rest.split_off(..count).expect("an answer for each name");
             (0..count).max_by(|&a, &b| of[a].total_cmp(&of[b])).expect("there are names")
         };
-        let kinds = self.kinds.len();
-        Seen { kind: best(LAYOUTS, kinds), colour: best(LAYOUTS + 2 * kinds, self.colours.len()) }
+        let layout = Layout::ALL[best(Layout::ALL.len())];
+        let [kind, _] = [(); 2].map(|()| best(self.kinds.len()));
+        Seen { layout, kind, colour: best(self.colours.len()) }
     }
 }
 

@@ -63,7 +63,7 @@ pub fn expected(model: &Model, request: &Request) -> Vec<(Vec<u32>, Rgb8)> {
         Subject::Class(class) => Conditioning::Class(*class),
         Subject::Features(features) => Conditioning::Text(features.clone()),
         Subject::Prompt(prompt) => {
-            let folder = model.t5().expect("a text model");
+            let folder = &golden("t5");
             let &Condition::Text { cls_token_num, caption_dim } = model.condition() else { panic!("a text model") };
             let sizes = (cls_token_num, caption_dim);
             let mut prompter = Prompter::open(&executor, folder, sizes, precision).expect("a prompter");

@@ -32,9 +32,14 @@ pub fn check(name: &str, folder: &Path, meta: &Value, expected: &BTreeMap<String
         })
         .collect();
     let width = config.d_model;
-    let hidden = expected["last_hidden_state"].values.chunks_exact(tokens * width);
-    let expected: Vec<f64> =
-        hidden.zip(&texts).flat_map(|(hidden, text)| &hidden[..text.len() * width]).copied().collect();
+    let padded = expected["last_hidden_state"].values.chunks_exact(tokens * width);
+    let hidden: Vec<f64> =
+        padded.zip(&texts).flat_map(|(hidden, text)| &hidden[..text.len() * width]).copied().collect();
+    // On the left, as LlamaGen hands them to its transformer, padding moves the same rows and changes none.
+    let places = expected["left_padded"].values.chunks_exact(width).zip(&expected["left_padded_mask"].values);
+    let moved: Vec<f64> = places.filter(|(_, valid)| **valid == 1.0).flat_map(|(row, _)| row).copied().collect();
+    assert!(moved == hidden, "{name}: left padding");
+    let expected = hidden;
 
     let encode_on = |executor: &dyn Executor, checkpoint: &Checkpoint, precision, rows, batch: usize| {
         let shape = T5Shape { rows, tokens, precision, activations: executor.activations() };

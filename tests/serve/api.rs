@@ -46,16 +46,20 @@ fn pictures_are_those_of_the_library() {
 #[cfg(feature = "demo")]
 #[test]
 fn without_checkpoints_the_demo_model_is_served() {
-    let server = Server::demo(&[]);
-    let listed = server.get("/v1/models").json();
-    assert_eq!((&listed["data"][0]["task"], &listed["data"][0]["num_classes"]), (&"c2i".into(), &32.into()));
-    let model = Model::demo().unwrap();
-    let session = Session::start(&model, &SessionOptions::default()).unwrap();
-    let mut request = Request::class(model.class("fish").unwrap());
-    request.options.seed = 1;
-    let expected = session.draw(request).unwrap();
-    let reply = server.images(r#"{"prompt": "fish", "seed": 1}"#);
-    assert!(picture(&reply["data"][0]) == expected[0].picture);
+    let (texts, classes) = (Model::demo().unwrap(), Model::demo_classes().unwrap());
+    let fish = Request::class(classes.class("fish").unwrap());
+    for (args, task, model, prompt, mut request) in [
+        (&[][..], "t2i", texts, "a blue fish", Request::prompt("a blue fish")),
+        (&["--demo-classes"], "c2i", classes, "fish", fish),
+    ] {
+        let server = Server::demo(args);
+        assert_eq!(server.get("/v1/models").json()["data"][0]["task"], task);
+        let session = Session::start(&model, &SessionOptions::default()).unwrap();
+        request.options.seed = 1;
+        let expected = session.draw(request).unwrap();
+        let reply = server.images(&format!(r#"{{"prompt": "{prompt}", "seed": 1}}"#));
+        assert!(picture(&reply["data"][0]) == expected[0].picture, "{task}");
+    }
 }
 
 #[test]
@@ -77,6 +81,12 @@ fn prompts_become_pictures() {
     for stage in ["text_encode", "decode", "vq_decode"] {
         assert!(reply["timings"][stage].as_f64().is_some_and(|time| time > 0.0), "{stage}: {}", reply["timings"]);
     }
+    assert!(reply["data"][0].get("prompt_cut").is_none());
+    let long = format!("{}and a boat", "a red square and ".repeat(60));
+    let reply_to_long = server.images(&format!(r#"{{"prompt": "{long}", "seed": 3}}"#));
+    let cut = reply_to_long["data"][0]["prompt_cut"].as_str().expect("it was cut");
+    assert!(long.ends_with(cut) && cut.ends_with("and a boat") && cut.len() < long.len(), "{cut}");
+    assert_eq!(reply_to_long["usage"]["input_tokens"], 120);
     // The same once cleaned; the files differ, as their text has the prompt as it came.
     let again = server.images(r#"{"prompt": "A  <i>red</i> square", "seed": 3}"#);
     assert!(picture(&again["data"][0]) == picture(&reply["data"][0]));

@@ -24,7 +24,7 @@ struct Told {
 #[test]
 fn sixty_four_clients() {
     #[cfg(feature = "demo")]
-    let server = Server::demo(&["--queue", "32"]);
+    let server = Server::demo(&["--demo-classes", "--queue", "32"]);
     #[cfg(not(feature = "demo"))]
     let server = Server::with("c2i/gpt.pt", 128, &["--queue", "32"]);
     let told = Mutex::new(Told::default());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::ServeLoad;
-use crate::{Error, Result};
+use crate::{Error, Result, demo};
 
 /// Sends requests of one load.
 pub struct Client<'a> {
@@ -18,7 +18,7 @@ pub struct Client<'a> {
 pub struct Served {
     /// The load's name for it, else the server's first.
     pub model: String,
-    /// What can be asked for where the load names nothing: classes of a class model, a prompt of a text model.
+    /// What can be asked for where the load names nothing: classes of a class model, the demo's prompts of a text model.
     pub prompts: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Client<'a> {
         let first = &listed["data"][0];
         let named = self.load.model.clone().or(first["id"].as_str().map(String::from));
         let prompts = match first["task"].as_str() {
-            Some("t2i") => vec!["a red sailboat left of a yellow moon at night".into()],
+            Some("t2i") => demo::PROMPTS.map(String::from).to_vec(),
             _ => {
                 let classes = first["num_classes"].as_u64().filter(|&classes| classes > 0).unwrap_or(CLASSES);
                 (0..classes).map(|class| format!("class:{class}")).collect()

@@ -14,7 +14,7 @@ use crate::units::{bytes, flops};
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
   smalti bench latency --size B --batch-size 1,4
-  smalti bench latency --demo --lookahead 16
+  smalti bench latency --demo classes --lookahead 16
   smalti bench latency --size XL --image-size 384 --batch-size 1,8 --json > ours.jsonl
   smalti bench latency --gpt-ckpt c2i_L_256.pt --vq-ckpt vq_ds16_c2i.pt
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args as ClapArgs;
 
 use super::{check_range, latent_size, preset};
+use crate::Result;
 use crate::backend::Executor;
 use crate::bench::{About, Meter, PeakMemory, random_model};
 use crate::cli::device::{DeviceArgs, PainterArgs, Precision};
@@ -13,19 +14,26 @@ use crate::cli::model::open;
 use crate::cli::progress::Display;
 use crate::cli::{check_image_size, parse_lookahead, wrong_option};
 use crate::config::{Condition, GenerationOptions, Preset, Sampling, default_image_size};
+use crate::demo::{self, Half};
 use crate::engine::ModelFiles;
 use crate::generate::{Conditioning, Layout, Lookahead, Model, TextFeatures};
 use crate::graph::Elem;
-use crate::{Result, demo};
 
 #[derive(ClapArgs, Debug)]
 pub struct SubjectArgs {
     /// Random weights of a released size, made in memory: B, L, XL, XXL, XXXL, 1B, 3B or 7B, with VQ-16
     #[arg(long, default_value = "B", value_name = "SIZE", conflicts_with_all = ["gpt_ckpt", "demo"])]
     size: String,
-    /// The demo model that is built in
-    #[arg(long, conflicts_with = "gpt_ckpt")]
-    demo: bool,
+    /// The half of the demo model that takes classes, or the one that takes prompts; alone, classes
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HALF",
+        num_args = 0..=1,
+        default_missing_value = "classes",
+        conflicts_with = "gpt_ckpt"
+    )]
+    demo: Option<Half>,
     /// A GPT checkpoint instead; a text model's texts are 20 tokens of no meaning
     #[arg(long, value_name = "FILE", requires = "vq_ckpt")]
     gpt_ckpt: Option<PathBuf>,
@@ -78,15 +86,20 @@ const RANDOM_IMAGE_SIZE: usize = 256;
 /// Tokens of the texts that stand for prompts.
 const TEXT_TOKENS: usize = 20;
 
-/// All classes of a class model, or one text of no meaning.
-fn conditions(model: &Model) -> Vec<Conditioning> {
-    match model.gpt_config.condition {
+/// All classes of a class model. Of a text model one text of no meaning, or the demo's prompts.
+fn conditions(executor: &dyn Executor, model: &Model, demo: bool, precision: Elem) -> Result<Vec<Conditioning>> {
+    Ok(match model.gpt_config.condition {
         Condition::Class { num_classes } => (0..num_classes as u32).map(Conditioning::Class).collect(),
+        Condition::Text { cls_token_num, caption_dim } if demo => {
+            let mut prompter = demo::prompter(executor, (cls_token_num, caption_dim), precision)?;
+            let prompts = prompter.encode(&demo::PROMPTS)?;
+            prompts.into_iter().map(|prompt| Conditioning::Text(prompt.features)).collect()
+        }
         Condition::Text { cls_token_num, caption_dim } => {
             let values = vec![0.1; TEXT_TOKENS.min(cls_token_num) * caption_dim];
             vec![Conditioning::Text(Arc::new(TextFeatures::new(caption_dim, values)))]
         }
-    }
+    })
 }
 
 fn told_image_size(model: &Model) -> usize {
@@ -103,17 +116,20 @@ impl SubjectArgs {
         let executor = self.device.executor(Some(self.precision), &display)?;
         let vq_precision = self.painter.elem(executor.as_ref())?;
         let precision = self.precision.elem();
-        let (model, name, own_size) = match (&self.gpt_ckpt, &self.vq_ckpt) {
-            (Some(gpt), Some(vq)) => {
+        let (model, name, own_size) = match (&self.gpt_ckpt, &self.vq_ckpt, self.demo) {
+            (Some(gpt), Some(vq), _) => {
                 let name = gpt.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 let model = open(&ModelFiles { n_head: self.n_head, ..ModelFiles::new(gpt, vq) }, &display)?;
                 let own_size = told_image_size(&model);
                 (model, name, own_size)
             }
-            _ if self.demo => {
-                let model = demo::model()?;
+            (_, _, Some(half)) => {
+                let (model, name) = match half {
+                    Half::Classes => (demo::model(half)?, "demo-classes"),
+                    Half::Prompts => (demo::model(half)?, "demo-prompts"),
+                };
                 let own_size = told_image_size(&model);
-                (model, "demo".to_string(), own_size)
+                (model, name.to_string(), own_size)
             }
             _ => {
                 // What is wrong is told before weights are made.
@@ -130,7 +146,7 @@ impl SubjectArgs {
         let sampling =
             self.options.of_model(&model.gpt, &model.gpt_config.condition).validate(model.gpt_config.vocab_size)?;
         let threads = self.device.threads;
-        let conditions = conditions(&model);
+        let conditions = conditions(executor.as_ref(), &model, self.demo.is_some(), precision)?;
         Ok(Subject {
             executor,
             model,

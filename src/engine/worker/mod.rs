@@ -54,7 +54,8 @@ struct Active {
     number: u64,
     request: Request,
     sampling: Sampling,
-    conditions: Vec<Conditioning>,
+    /// By subject.
+    given: Vec<Given>,
     reply: Reply,
     /// Pictures that were begun, and that are done.
     begun: usize,
@@ -62,6 +63,13 @@ struct Active {
     /// When the first was begun, after its submission.
     begun_after: Duration,
     timings: Timings,
+}
+
+/// What the model is given of a subject.
+struct Given {
+    condition: Conditioning,
+    /// See [`Image::prompt_cut`](super::Image::prompt_cut).
+    prompt_cut: Option<Arc<str>>,
 }
 
 /// A picture in a place.
@@ -111,8 +119,8 @@ impl Worker {
         };
         let used_before = executor.used_memory();
         let mut notes = Vec::new();
-        let prompter = match (model.condition(), model.t5()) {
-            (&Condition::Text { cls_token_num, caption_dim }, Some(folder)) => {
+        let prompter = match (model.condition(), model.takes_prompts()) {
+            (&Condition::Text { cls_token_num, caption_dim }, true) => {
                 let own = match options.text_device.filter(|&device| device != options.device) {
                     Some(device) => {
                         let note = |note: &str| notes.push(note.to_string());
@@ -121,7 +129,7 @@ impl Worker {
                     None => None,
                 };
                 let executor = own.as_deref().unwrap_or(executor);
-                Some(Prompter::open(executor, folder, (cls_token_num, caption_dim), options.precision)?)
+                model.prompter(executor, (cls_token_num, caption_dim), options.precision)?
             }
             _ => None,
         };
@@ -235,18 +243,17 @@ impl Worker {
             let mut timings = Timings { queued: reply.age(), ..Timings::default() };
             encoded = request.subjects.iter().any(|subject| matches!(subject, Subject::Prompt(_)));
             let started = Instant::now();
-            let conditions = self.conditions(&request.subjects);
+            let given = self.given(&request.subjects);
             if encoded {
                 timings.encoding = started.elapsed();
                 self.stats.encoding += timings.encoding;
             }
-            match conditions {
-                Ok(conditions) => {
+            match given {
+                Ok(given) => {
                     let number = self.next_ticket;
                     self.next_ticket += 1;
                     let (begun, done, begun_after) = (0, 0, Duration::ZERO);
-                    let active =
-                        Active { number, request, sampling, conditions, reply, begun, done, begun_after, timings };
+                    let active = Active { number, request, sampling, given, reply, begun, done, begun_after, timings };
                     self.active.push(active);
                 }
                 Err(error) => reply.done(Err(error)),
@@ -254,7 +261,7 @@ impl Worker {
         }
     }
 
-    fn conditions(&mut self, subjects: &[Subject]) -> Result<Vec<Conditioning>> {
+    fn given(&mut self, subjects: &[Subject]) -> Result<Vec<Given>> {
         let mut prompts: Vec<&str> = Vec::new();
         for subject in subjects {
             if let Subject::Prompt(prompt) = subject {
@@ -265,12 +272,16 @@ impl Worker {
             Some(prompter) if !prompts.is_empty() => prompter.encode(&prompts)?.into_iter(),
             _ => Vec::new().into_iter(),
         };
-        let condition = |subject: &Subject| match subject {
-            Subject::Class(class) => Conditioning::Class(*class),
-            Subject::Features(features) => Conditioning::Text(features.clone()),
-            Subject::Prompt(_) => Conditioning::Text(encoded.next().expect("one a prompt").features),
+        let given = |subject: &Subject| match subject {
+            Subject::Class(class) => Given { condition: Conditioning::Class(*class), prompt_cut: None },
+            Subject::Features(features) => Given { condition: Conditioning::Text(features.clone()), prompt_cut: None },
+            Subject::Prompt(_) => {
+                let prompt = encoded.next().expect("one a prompt");
+                let prompt_cut = prompt.cut_at.map(|at| prompt.cleaned[at..].into());
+                Given { condition: Conditioning::Text(prompt.features), prompt_cut }
+            }
         };
-        Ok(subjects.iter().map(condition).collect())
+        Ok(subjects.iter().map(given).collect())
     }
 
     /// Gives pictures places, in the order of the requests.
@@ -280,7 +291,7 @@ impl Worker {
             while active.begun < active.request.images() {
                 let index = active.begun;
                 let request = generate::Request {
-                    condition: active.conditions[index / active.request.count].clone(),
+                    condition: active.given[index / active.request.count].condition.clone(),
                     image: active.request.first_image + index as u64,
                     sampling: active.sampling,
                 };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::request::{Event, Image, Timings};
-use super::{Drawn, InFlight, Worker};
+use super::{Drawn, Given, InFlight, Worker};
 use crate::generate::Finished;
 use crate::{Error, Result};
 
@@ -90,8 +90,9 @@ impl Worker {
             let picture = painter.paint(&codes)?;
             active.done += 1;
             self.stats.images += 1;
-            let condition_tokens = active.conditions[index / active.request.count].tokens();
-            (owner, Event::Image(Image { index, number, seed, condition_tokens, codes, picture }))
+            let Given { condition, prompt_cut } = &active.given[index / active.request.count];
+            let (condition_tokens, prompt_cut) = (condition.tokens(), prompt_cut.clone());
+            (owner, Event::Image(Image { index, number, seed, condition_tokens, prompt_cut, codes, picture }))
         } else if let Some(due) = self.in_flight.iter_mut().find(|picture| picture.preview_due) {
             let mut codes = session.peek(due.ticket)?;
             let rows = codes.len() / self.width;
