@@ -6,10 +6,6 @@ use std::time::Instant;
 /// Passes of a measurement.
 const PASSES: usize = 3;
 
-/// Places that a thread reads from in turn, and words that it takes from each: two cache lines.
-const STREAMS: usize = 8;
-const LINE: usize = 16;
-
 /// An array far larger than any cache, and the threads that read it.
 pub struct ReadBandwidth {
     words: Vec<u64>,
@@ -37,24 +33,17 @@ impl ReadBandwidth {
         let started = Instant::now();
         std::thread::scope(|scope| {
             for part in self.words.chunks_exact(self.words.len() / self.threads) {
-                scope.spawn(move || black_box(sum(part)));
+                scope.spawn(move || {
+                    let mut sums = [0u64; 32];
+                    for line in part.chunks_exact(32) {
+                        for (sum, word) in sums.iter_mut().zip(line) {
+                            *sum = sum.wrapping_add(*word);
+                        }
+                    }
+                    black_box(sums);
+                });
             }
         });
         Self::BYTES as f64 / started.elapsed().as_secs_f64()
     }
-}
-
-/// The sum of all words but the last few, read from several places at once, as matrices' rows are: a core fetches ahead
-/// of each.
-fn sum(words: &[u64]) -> u64 {
-    let streams: Vec<&[u64]> = words.chunks_exact(words.len() / STREAMS).take(STREAMS).collect();
-    let mut sums = [0u64; LINE];
-    for start in (0..streams[0].len() / LINE * LINE).step_by(LINE) {
-        for stream in &streams {
-            for (sum, word) in sums.iter_mut().zip(&stream[start..start + LINE]) {
-                *sum = sum.wrapping_add(*word);
-            }
-        }
-    }
-    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
