@@ -2,8 +2,8 @@
 
 `<pad>` is 0, `</s>` 1 (it ends every text), `<unk>` 2. Then come the grammar's words with their likelihoods. Every
 printable ASCII character but the capitals is a piece too, an unlikely one, so any English prompt can be spelt once it
-is cleaned, which lowers it. (The library's own
-trainer proposes only pieces that several words share; with so few words it would not find the words themselves.)
+is cleaned, which lowers it. (The library's own trainer proposes only pieces that several words share; with so few words
+it would not find the words themselves.)
 """
 
 from __future__ import annotations

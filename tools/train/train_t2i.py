@@ -1,8 +1,8 @@
 """Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
 
 The second stage starts from what the class model knows about pictures, and from the first one's text part. The encoder
-comes from stage `t5`, and goes on learning from the GPT's loss. Captions are left-padded before the GPT, as LlamaGen's are; padding is
-cut to `caption_tokens` in training, which changes nothing: no position sees it.
+comes from stage `t5`, and goes on learning from the GPT's loss. Captions are left-padded before the GPT, as LlamaGen's
+are; padding is cut to `caption_tokens` in training, which changes nothing: no position sees it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .data import Draws, Pool
 from .generate import generate
 from .gpt import Transformer
 from .png import grid
 from .presets import Preset, Sampling
-from .scenes import Scenes, captions
+from .scenes import Scenes
 from .stage import Limit, Stage, adamw
 from .t5 import T5Config, T5Encoder, left_pad
 from .tokenizer import encode as encode_text
 from .train_c2i import about_pictures, decode, encoder, load_gpt
-from .train_t5 import load_t5, open_tokenizer
+from .train_t5 import caption_ids, load_t5, open_tokenizer
 from .train_vq import load_vq
 from .vq import VQModel
 from .world import World
@@ -64,9 +63,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     encode = encoder(world, vq, px)
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
-        ids, _ = encode_text(tokenizer, captions(scenes))
-        assert ids.shape[1] <= preset.caption_tokens, "a caption would lose its end"
-        ids = F.pad(ids, (0, preset.caption_tokens - ids.shape[1]))
+        ids = caption_ids(tokenizer, scenes, preset.caption_tokens)
         return encode(scenes), ids.short().to(world.device)
 
     # Four chunks of one or two things to one of a dominating thing.

@@ -1,8 +1,8 @@
 """Stage `t5`: the text encoder learns what captions say, before it sees what they look like.
 
 A GPT takes a caption as the mean of what its tokens become: their keys are zero, so that all are attended to alike. Here
-a linear reader of the features' mean has to tell how things lie, which they are, in what colours, and where; so the
-GPTs find it there. From a GPT's loss alone an encoder had not learned in an hour which of two things is the left one.
+a linear reader of the features' mean has to tell how things lie, which they are, in what colours, and where; so it is
+there to be read. From a GPT's loss alone an encoder had not learned in an hour which of two things is the left one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,13 @@ def open_tokenizer(world: World, out: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
+def caption_ids(tokenizer: Tokenizer, scenes: Scenes, length: int) -> Tensor:
+    """Tokens of the scenes' captions, padded on the right, (B, length)."""
+    ids, _ = encode_text(tokenizer, captions(scenes))
+    assert ids.shape[1] <= length, "a caption would lose its end"
+    return F.pad(ids, (0, length - ids.shape[1]))
+
+
 def said(scenes: Scenes) -> Tensor:
     """What the captions of B scenes tell, (B, 7) in the order of `ANSWERS`; `UNSAID` where they leave it out."""
     two = scenes.layout != Layout.SINGLE
@@ -65,6 +72,12 @@ def said(scenes: Scenes) -> Tensor:
     return torch.where(known, facts, UNSAID)
 
 
+def told_loss(answer: Tensor, fact: Tensor) -> Tensor:
+    """The mean cross-entropy of what was said; 0 where a whole batch leaves it out."""
+    losses = F.cross_entropy(answer, fact, ignore_index=UNSAID, reduction="sum")
+    return losses / (fact != UNSAID).sum().clamp_min(1)
+
+
 def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     recipe = preset.recipes["t5"]
     tokenizer = open_tokenizer(world, out)
@@ -75,9 +88,7 @@ def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     stage = Stage("t5", world, out, limit, recipe, modules, optimizers, ("t5",), {"t5_config": asdict(config)})
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
-        ids, _ = encode_text(tokenizer, captions(scenes))
-        ids = F.pad(ids, (0, preset.caption_tokens - ids.shape[1]))
-        return ids.to(world.device), said(scenes).to(world.device)
+        return caption_ids(tokenizer, scenes, preset.caption_tokens).to(world.device), said(scenes).to(world.device)
 
     draws = Draws(world, world.seed + 0x7E5, ("text",), recipe.chunk, stage.drawn)
     pool = Pool(draws, make, recipe, hand=4)
@@ -88,12 +99,11 @@ def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
         mask = ids != 0
         features = t5(ids, mask) * mask[..., None]
         answers = reader(features.sum(1) / mask.sum(1, keepdim=True)).split(ANSWERS, 1)
-        losses = [F.cross_entropy(a, f, ignore_index=UNSAID) for a, f in zip(answers, facts.T, strict=True)]
-        loss = torch.stack(losses).mean()
+        loss = torch.stack([told_loss(a, f) for a, f in zip(answers, facts.T, strict=True)]).mean()
         stage.update("optimizer", loss, "t5", "reader")
         known = facts[:, 2] != UNSAID
         right = (answers[1].argmax(1) == facts[:, 1]) & (answers[2].argmax(1) == facts[:, 2])
-        return {"loss": loss, "both_kinds": right[known].float().mean()}
+        return {"loss": loss, "both_kinds": (right & known).sum() / known.sum().clamp_min(1)}
 
     def examples() -> Tensor:
         """What the first captions are of: there is nothing else to see."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from train.scenes import BACKGROUNDS, CLASS_NAMES, COLOUR_NAMES, Layout, captions, render, sample_scenes
 from train.scenes.captions import ALIASES, caption
 from train.scenes.kinds import KINDS
-from train.train_t5 import UNSAID, said
+from train.train_t5 import UNSAID, said, told_loss
 
 
 def test_a_scene_does_not_depend_on_its_batch() -> None:
@@ -106,6 +106,13 @@ def test_what_captions_leave_out_is_known() -> None:
     ):
         assert sum(word in COLOUR_NAMES for word in text.split()) == count, text
     assert torch.equal((facts[:, 2] != UNSAID), placed & (scenes.layout != Layout.SINGLE))
+
+
+def test_what_a_whole_batch_leaves_out_costs_nothing() -> None:
+    answer = torch.randn(4, 3, requires_grad=True)
+    loss = told_loss(answer, torch.full((4,), UNSAID))
+    loss.backward()
+    assert loss == 0 and (answer.grad == 0).all()
 
 
 def test_a_caption_of_every_layout() -> None:
