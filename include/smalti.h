@@ -19,7 +19,7 @@
 #define SMALTI_ABI_MAJOR 1
 
 // Grows with every addition.
-#define SMALTI_ABI_MINOR 1
+#define SMALTI_ABI_MINOR 2
 
 // How a call ended. Negative numbers are failures; numbers keep their meaning for ever.
 enum smalti_status
@@ -322,6 +322,18 @@ smalti_status smalti_request_png(const struct smalti_request *request,
                                  uint8_t *png,
                                  size_t capacity,
                                  size_t *needed);
+
+// Copies the part of a picture's prompt that was too much for the text encoder, as UTF-8 with a zero behind it: the
+// zero alone where nothing was cut; else as smalti_request_codes.
+//
+// # Safety
+//
+// `text` has room for `capacity` bytes.
+smalti_status smalti_request_prompt_cut(const struct smalti_request *request,
+                                        uint32_t image,
+                                        char *text,
+                                        size_t capacity,
+                                        size_t *needed);
 
 // Asks a request to end, from any thread; it ends at the next step, with SMALTI_STATUS_CANCELLED.
 smalti_status smalti_request_cancel(const struct smalti_request *request);

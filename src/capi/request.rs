@@ -336,6 +336,31 @@ pub unsafe extern "C" fn smalti_request_png(
     guard(|| with_image(request, image, |image| unsafe { copy_out(&image.png(&[])?, png, capacity, needed) }))
 }
 
+/// Copies the part of a picture's prompt that was too much for the text encoder, as UTF-8 with a zero behind it: the
+/// zero alone where nothing was cut; else as smalti_request_codes.
+///
+/// # Safety
+///
+/// `text` has room for `capacity` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn smalti_request_prompt_cut(
+    request: *const Request,
+    image: u32,
+    text: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> Status {
+    guard(|| {
+        with_image(request, image, |image| {
+            let cut = image.prompt_cut.as_deref().unwrap_or_default();
+            // Cleaned text has no zeros of its own.
+            let bytes: Vec<u8> = cut.bytes().chain([0]).collect();
+            // SAFETY: the caller's word.
+            unsafe { copy_out(&bytes, text.cast(), capacity, needed) }
+        })
+    })
+}
+
 fn with_image(
     request: *const Request,
     number: u32,

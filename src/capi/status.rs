@@ -158,7 +158,7 @@ pub extern "C" fn smalti_version() -> *const c_char {
 /// least the same minor one.
 pub const SMALTI_ABI_MAJOR: u32 = 1;
 /// Grows with every addition.
-pub const SMALTI_ABI_MINOR: u32 = 1;
+pub const SMALTI_ABI_MINOR: u32 = 2;
 
 /// The library's SMALTI_ABI_MAJOR and SMALTI_ABI_MINOR. Either pointer may be null.
 ///

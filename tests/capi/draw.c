@@ -1,6 +1,6 @@
 // Draws through the C interface and does everything wrong that can be done wrong.
 //
-//   draw GPT VQ [demo]
+//   draw GPT VQ TEXT_GPT T5 [demo]
 //
 // The sanitizers watch: nothing may leak, and no wrong handle, struct or buffer may be followed.
 #include <math.h>
@@ -254,6 +254,44 @@ static void ends_what_is_cancelled(smalti_engine *engine) {
   CHECK(smalti_request_close(request) == SMALTI_STATUS_OK);
 }
 
+// The text encoder beside the rest; a prompt that is too long is drawn all the same, and what was cut can be read.
+static void tells_what_it_cut(const char *gpt, const char *vq, const char *t5) {
+  smalti_engine_options options;
+  CHECK(smalti_engine_options_init(&options, sizeof options) == SMALTI_STATUS_OK);
+  options.gpt_path = gpt;
+  options.vq_path = vq;
+  options.t5_path = t5;
+  options.device = "cpu";
+  options.text_device = "toaster";
+  options.image_size = SIDE;
+  smalti_engine *engine = NULL;
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_INVALID_ARGUMENT);
+  options.text_device = "cpu";
+  CHECK(smalti_engine_create(&options, &engine) == SMALTI_STATUS_OK);
+
+  char words[4096] = "";
+  for (int i = 0; i < 60; i++) strcat(words, "a red square and a blue circle ");
+  const char *const prompts[2] = {"a tree", words};
+  smalti_request_options asked = request_for(NULL, 2);
+  asked.prompts = prompts;
+  smalti_request *request = NULL;
+  CHECK(smalti_submit(engine, &asked, &request) == SMALTI_STATUS_OK);
+  CHECK(smalti_request_wait(request, -1) == SMALTI_STATUS_OK);
+  char cut[4096];
+  size_t needed = 0;
+  CHECK(smalti_request_prompt_cut(request, 0, cut, sizeof cut, &needed) == SMALTI_STATUS_OK);
+  CHECK(needed == 1 && cut[0] == 0);
+  CHECK(smalti_request_prompt_cut(request, 1, cut, 2, &needed) == SMALTI_STATUS_BUFFER_TOO_SMALL);
+  CHECK(smalti_request_prompt_cut(request, 1, cut, sizeof cut, &needed) == SMALTI_STATUS_OK);
+  CHECK(needed == strlen(cut) + 1 && needed > 100 && needed < strlen(words));
+  // Cleaning takes off the space at the end.
+  words[strlen(words) - 1] = 0;
+  CHECK(strcmp(words + strlen(words) - strlen(cut), cut) == 0);
+  CHECK(smalti_request_prompt_cut(request, 2, cut, sizeof cut, NULL) == SMALTI_STATUS_INVALID_ARGUMENT);
+  CHECK(smalti_request_close(request) == SMALTI_STATUS_OK);
+  CHECK(smalti_engine_close(engine) == SMALTI_STATUS_OK);
+}
+
 // Without checkpoints it is the demo model that draws, by prompt or by class.
 static void draws_with_the_demo_model(bool classes) {
   smalti_engine_options options;
@@ -302,7 +340,7 @@ static void draws_with_the_demo_model(bool classes) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3 && argc != 4) return 2;
+  if (argc != 5 && argc != 6) return 2;
   smalti_engine *engine = open_engine(argv[1], argv[2]);
   tells_of_itself(engine);
   draws_the_same_in_company(engine);
@@ -329,7 +367,8 @@ int main(int argc, char **argv) {
   CHECK(smalti_submit(engine, &options, &request) == SMALTI_STATUS_ENDED);
   CHECK(smalti_engine_close(engine) == SMALTI_STATUS_OK);
 
-  if (argc == 4) {
+  tells_what_it_cut(argv[3], argv[2], argv[4]);
+  if (argc == 6) {
     draws_with_the_demo_model(true);
     draws_with_the_demo_model(false);
   }

@@ -21,6 +21,11 @@ fn models() -> [PathBuf; 2] {
     [root().join("tests/golden/c2i/gpt.pt"), root().join("tests/golden/vq16/vq.pt")]
 }
 
+/// A text model and its encoder, for the same VQ model.
+fn text_models() -> [PathBuf; 2] {
+    ["t2i/gpt.pt", "t5"].map(|name| root().join("tests/golden").join(name))
+}
+
 /// Runs a command and returns what it printed; panics with all of it when it fails.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -82,7 +87,7 @@ fn a_c_program_draws_under_the_sanitizers() {
         .args(["-lsmalti", "-lpthread", "-o"])
         .arg(&program));
     let demo = cfg!(feature = "demo").then_some("demo");
-    let said = run(Command::new(&program).args(models()).args(demo).env("ASAN_OPTIONS", "detect_leaks=1"));
+    let said = run(Command::new(&program).args(models()).args(text_models()).args(demo).env("ASAN_OPTIONS", "detect_leaks=1"));
     assert!(said.ends_with("all is well\n"), "{said}");
 }
 
@@ -96,7 +101,7 @@ fn a_c_program_links_the_archive() {
         .args([root().join("tests/capi/draw.c"), libraries().join("libsmalti.a")])
         .args(["-lpthread", "-ldl", "-lm", "-lgcc_s", "-o"])
         .arg(&program));
-    assert!(run(Command::new(&program).args(models())).ends_with("all is well\n"));
+    assert!(run(Command::new(&program).args(models()).args(text_models())).ends_with("all is well\n"));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_seed_that_nobody_chose_is_told() {
 #[test]
 fn prompts_become_pictures() {
     let t5 = format!("{}/tests/golden/t5", env!("CARGO_MANIFEST_DIR"));
-    let server = Server::with("t2i/gpt.pt", 64, &["--t5-path", &t5]);
+    let server = Server::with("t2i/gpt.pt", 64, &["--t5-path", &t5, "--text-device", "cpu"]);
     let reply = server.images(r#"{"prompt": "a red square", "seed": 3}"#);
     assert!(reply["usage"]["input_tokens"].as_u64().is_some_and(|tokens| tokens > 1), "{}", reply["usage"]);
     for stage in ["text_encode", "decode", "vq_decode"] {
