@@ -1,6 +1,6 @@
-//! One decoding step of GPT-B, bf16, at one and eight guided pictures, random weights.
+//! One decoding step of GPT-B at one and eight guided pictures, random weights.
 //!
-//! On the CPU and, where there is one that the kernels run on, a GPU.
+//! On the CPU in bf16 and f32 and, where there is one that the kernels run on, a GPU, in bf16.
 //!
 //! `cargo bench --bench step`; beside the floor of the same run: `smalti bench step`.
 
@@ -18,11 +18,12 @@ use smalti::graph::Elem;
 fn step(criterion: &mut Criterion) {
     let preset = Preset::named("B").expect("a preset");
     for (device, executor) in executors() {
-        let mut group = criterion.benchmark_group(format!("{device}, GPT-B step, 256 px, bf16, guided"));
+        let mut group = criterion.benchmark_group(format!("{device}, GPT-B step, 256 px, guided"));
         group.sample_size(20).measurement_time(Duration::from_secs(10));
-        for images in [1, 8] {
-            let mut bench = StepBench::new(executor.as_ref(), preset, 16, images, true, Elem::Bf16).expect("it fits");
-            group.bench_function(format!("{images} images"), |bencher| {
+        let precisions = if device == "cpu" { &[Elem::Bf16, Elem::F32][..] } else { &[Elem::Bf16] };
+        for (&precision, images) in precisions.iter().flat_map(|precision| [1, 8].map(|images| (precision, images))) {
+            let mut bench = StepBench::new(executor.as_ref(), preset, 16, images, true, precision).expect("it fits");
+            group.bench_function(format!("{}, {images} images", precision.name()), |bencher| {
                 // Several steps per entry into the team, as a generation runs them.
                 bencher.iter_custom(|steps| {
                     let seconds: f64 = (0..steps).map(|_| black_box(bench.run(16).expect("it runs"))).sum();

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Spread;
 use super::halfway::{HalfwayStep, Pictures};
+use super::{Floor, Rates, Spread};
 use crate::Result;
 use crate::backend::{Executor, Plan};
 use crate::config::Preset;
@@ -23,16 +23,20 @@ pub struct StepBench {
     cost: Cost,
 }
 
-/// What a run of rounds measured. Times in seconds, bandwidth in bytes per second.
+/// What a run of rounds measured. Times in seconds, bandwidth in bytes per second, arithmetic in operations per second.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
     pub rows: usize,
     pub step: Spread,
     pub bandwidth: Spread,
+    /// `None` where nothing measures it.
+    pub arithmetic: Option<Spread>,
     /// Bytes that a step moves: weights once, the cache rows it reads and writes, activations.
     pub bytes: u64,
     pub flops: u64,
-    /// Per round: time of a step, divided by its bytes over that round's bandwidth.
+    /// The longer of what bytes and operations take, at each round's rates.
+    pub floor: Spread,
+    /// Per round: time of a step, divided by that round's floor.
     pub times_floor: Spread,
 }
 
@@ -63,30 +67,31 @@ impl StepBench {
         Ok(started.elapsed().as_secs_f64() / steps as f64)
     }
 
-    /// Rounds of bandwidth, in bytes per second, and `steps` steps in turn, after one round that does not count.
+    /// Rounds of both rates and `steps` steps in turn, after one round that does not count.
     pub fn report(
         &mut self,
-        mut bandwidth: impl FnMut() -> Result<f64>,
+        mut rates: impl FnMut() -> Result<Rates>,
         rounds: usize,
         steps: usize,
     ) -> Result<StepReport> {
         self.run(steps)?;
-        let (mut times, mut bandwidths, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut measured = Vec::new();
         for _ in 0..rounds.max(1) {
-            let before = bandwidth()?;
+            let before = rates()?;
             let time = self.run(steps)?;
-            let bytes_per_second = (before + bandwidth()?) / 2.0;
-            ratios.push(time * bytes_per_second / self.cost.bytes() as f64);
-            times.push(time);
-            bandwidths.push(bytes_per_second);
+            measured.push((time, before.mean(rates()?).floor(&self.cost)));
         }
+        let spread = |of: fn(&(f64, Floor)) -> f64| Spread::of(measured.iter().map(of).collect());
+        let arithmetic: Option<Vec<f64>> = measured.iter().map(|(_, floor)| floor.rates.arithmetic).collect();
         Ok(StepReport {
             rows: self.extent.rows,
-            step: Spread::of(times),
-            bandwidth: Spread::of(bandwidths),
+            step: spread(|(time, _)| *time),
+            bandwidth: spread(|(_, floor)| floor.rates.bandwidth),
+            arithmetic: arithmetic.map(Spread::of),
             bytes: self.cost.bytes(),
             flops: self.cost.flops,
-            times_floor: Spread::of(ratios),
+            floor: spread(|(_, floor)| floor.floor_seconds),
+            times_floor: spread(|(time, floor)| time / floor.floor_seconds),
         })
     }
 }

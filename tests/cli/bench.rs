@@ -115,6 +115,21 @@ fn throughput_counts_as_vllm_counts() {
 }
 
 #[test]
+fn a_step_has_the_longer_of_both_times_as_its_floor() {
+    let args = ["bench", "step", "--image-size", "64", "--rounds", "1", "--steps", "2", "--device", "cpu"];
+    let found = &records(&Folder::new().run(&[&args[..], &["--json"]].concat()))[0];
+    let median = |name: &str| number(found, &format!("{name}.median"));
+    let times =
+        [("bytes", "bandwidth"), ("flops", "arithmetic")].map(|(work, rate)| number(found, work) / median(rate));
+    same(times[0].max(times[1]), median("floor"));
+    same(median("step") / median("floor"), median("times_floor"));
+    let lines = Folder::new().run(&[&args[..], &["--size", "B"]].concat()).lines().join("\n");
+    for title in ["work", "bandwidth", "arithmetic", "floor", "step", "times floor", "tokens/s"] {
+        assert!(lines.contains(&format!("\n{title:14}")), "{title}: {lines}");
+    }
+}
+
+#[test]
 fn kernels_list_every_op_of_a_decode() {
     let args = ["bench", "kernels", "--part", "vq", "--image-size", "32", "--rounds", "1", "--device", "cpu", "--json"];
     let found = records(&Folder::new().run(&args));

@@ -17,8 +17,8 @@ use crate::config::{ModelConfig, T5Config, VqConfig};
 #[derive(ClapArgs, Debug)]
 pub struct StepArgs {
     /// B, L, XL, XXL, XXXL, 1B, 3B or 7B
-    #[arg(long, default_value = "B", value_name = "SIZE")]
-    model: String,
+    #[arg(long, alias = "model", default_value = "B", value_name = "SIZE")]
+    size: String,
     /// Pictures at once
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     images: usize,
@@ -30,7 +30,7 @@ pub struct StepArgs {
     image_size: usize,
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     precision: Precision,
-    /// Rounds of bandwidth and steps in turn
+    /// Rounds of bandwidth, arithmetic rate and steps in turn
     #[arg(long, default_value_t = 7, value_name = "N", allow_negative_numbers = true)]
     rounds: usize,
     /// Steps per round
@@ -81,7 +81,7 @@ pub struct TextArgs {
 }
 
 pub fn step(args: &StepArgs) -> Result<()> {
-    let preset = preset("model", &args.model)?;
+    let preset = preset("size", &args.size)?;
     let latent_size = latent_size(args.image_size)?;
     let middle = latent_size * latent_size / 2;
     check_range("images", args.images, 4096)?;
@@ -92,11 +92,10 @@ pub fn step(args: &StepArgs) -> Result<()> {
     let mut bench =
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
     let meter = Meter::new(executor.as_ref(), args.device.threads)?;
-    let report = bench.report(|| meter.bandwidth(), args.rounds, args.steps)?;
+    let report = bench.report(|| meter.rates(args.precision.elem()), args.rounds, args.steps)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
-    let (bytes, bandwidth) = (report.bytes as f64, report.bandwidth.median);
     tell(format_args!("GPT-{} {}, {}", preset.name, args.precision.name(), executor.describe()))?;
     tell(format_args!(
         "rows          {} ({}{})",
@@ -104,16 +103,18 @@ pub fn step(args: &StepArgs) -> Result<()> {
         plural(args.images, "image"),
         if guidance { ", guided" } else { "" }
     ))?;
-    tell(format_args!("bytes         {:.1} MB per step", bytes / 1e6))?;
-    tell(format_args!("bandwidth     {:.1} GB/s {}", bandwidth / 1e9, meter.how()))?;
-    tell(format_args!("floor         {:.2} ms", 1e3 * bytes / bandwidth))?;
-    let ms = |seconds: f64| 1e3 * seconds;
-    let spread = report.step;
-    tell(format_args!("step          {:.2} ms ({:.2} to {:.2})", ms(spread.median), ms(spread.min), ms(spread.max)))?;
+    let flops = report.flops as f64;
+    tell(format_args!("work          {:.1} MB and {:.2} GFLOP per step", report.bytes as f64 / 1e6, flops / 1e9))?;
+    tell(format_args!("bandwidth     {:.1} GB/s {}", report.bandwidth.median / 1e9, meter.how()))?;
+    let most = report.arithmetic.map_or_else(String::new, |rate| format!(" of {:.0}", rate.median / 1e9));
+    tell(format_args!("arithmetic    {:.1}{most} GFLOP/s", flops / report.step.median / 1e9))?;
+    let ms =
+        |Spread { min, median, max }: Spread| format!("{:.2} ms ({:.2} to {:.2})", 1e3 * median, 1e3 * min, 1e3 * max);
+    tell(format_args!("floor         {}", ms(report.floor)))?;
+    tell(format_args!("step          {}", ms(report.step)))?;
     let times = report.times_floor;
     tell(format_args!("times floor   {:.2} ({:.2} to {:.2})", times.median, times.min, times.max))?;
-    tell(format_args!("tokens/s      {:.1}", args.images as f64 / spread.median))?;
-    tell(format_args!("arithmetic    {:.1} GFLOP/s", report.flops as f64 / spread.median / 1e9))?;
+    tell(format_args!("tokens/s      {:.1}", args.images as f64 / report.step.median))?;
     Ok(())
 }
 
