@@ -87,7 +87,8 @@ fn a_c_program_draws_under_the_sanitizers() {
         .args(["-lsmalti", "-lpthread", "-o"])
         .arg(&program));
     let demo = cfg!(feature = "demo").then_some("demo");
-    let said = run(Command::new(&program).args(models()).args(text_models()).args(demo).env("ASAN_OPTIONS", "detect_leaks=1"));
+    let said =
+        run(Command::new(&program).args(models()).args(text_models()).args(demo).env("ASAN_OPTIONS", "detect_leaks=1"));
     assert!(said.ends_with("all is well\n"), "{said}");
 }
 

@@ -19,12 +19,14 @@ pub struct Eye {
     pub colours: Vec<String>,
 }
 
-/// What the eye says of a picture, and of its only thing, or the left or upper one, as places in the lists of names.
+/// What the eye says of a picture. A thing is (kind, colour), as places in the lists of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub layout: Layout,
-    pub kind: usize,
-    pub colour: usize,
+    /// The only thing, or the left or upper one.
+    pub first: (usize, usize),
+    /// The right or lower one; nothing of meaning where there is one alone.
+    pub second: (usize, usize),
 }
 
 /// How things lie, in the order of the eye's answers.
@@ -80,8 +82,9 @@ impl Eye {
             (0..count).max_by(|&a, &b| of[a].total_cmp(&of[b])).expect("there are names")
         };
         let layout = Layout::ALL[best(Layout::ALL.len())];
-        let [kind, _] = [(); 2].map(|()| best(self.kinds.len()));
-        Seen { layout, kind, colour: best(self.colours.len()) }
+        let kinds = [(); 2].map(|()| best(self.kinds.len()));
+        let colours = [(); 2].map(|()| best(self.colours.len()));
+        Seen { layout, first: (kinds[0], colours[0]), second: (kinds[1], colours[1]) }
     }
 }
 

@@ -173,14 +173,26 @@ class Transformer(nn.Module):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
 
-    def blocks(self, h: Tensor, rope: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """(B, T, C) -> logits (B, T, V) in f32."""
+    def blocks(
+        self,
+        h: Tensor,
+        rope: Tensor,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(B, T, C) -> logits (B, T, V) in f32. Each layer's result (B, T, C) is added to `states`."""
         for i, layer in enumerate(self.layers):
             h = layer(h, rope, mask, cache, i)
+            if states is not None:
+                states.append(h)
         return self.output(self.norm(h)).float()
 
-    def forward(self, codes: Tensor, condition: Tensor, caption_mask: Tensor | None = None) -> Tensor:
-        """The mean loss of predicting codes (B, N) after a label (B,) or caption features (B, T, caption_dim).
+    def forward(
+        self, codes: Tensor, condition: Tensor, caption_mask: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The mean loss of predicting codes (B, N) after a label (B,) or caption features (B, T, caption_dim), and each
+        layer's result where a code is predicted, (B, N, C).
 
         `caption_mask` (B, T) is true for the caption's tokens, which are at the end.
         """
@@ -188,8 +200,10 @@ class Transformer(nn.Module):
         h = self.tok_dropout(torch.cat([start, self.tok_embeddings(codes[:, :-1])], 1))
         t = start.shape[1]
         mask = None if caption_mask is None else prefix_mask(caption_mask, codes.shape[1] - 1)
-        logits = self.blocks(h, self.rope_for(t, h.shape[1]), mask)[:, t - 1 :]
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), codes.reshape(-1).long())
+        states: list[Tensor] = []
+        logits = self.blocks(h, self.rope_for(t, h.shape[1]), mask, states=states)[:, t - 1 :]
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), codes.reshape(-1).long())
+        return loss, [state[:, t - 1 :] for state in states]
 
     def rope_for(self, condition_tokens: int, length: int) -> Tensor:
         """The rotary rows of a sequence: zero ones for its condition, then the grid's."""

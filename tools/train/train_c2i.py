@@ -60,7 +60,7 @@ def train_c2i(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     def step() -> dict[str, Tensor]:
         codes, label = pool.batch(n)
         with world.autocast():
-            loss = model(codes.long(), label)
+            loss, _ = model(codes.long(), label)
         stage.update("optimizer", loss, "gpt")
         return {"loss": loss}
 

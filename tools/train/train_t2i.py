@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .data import Draws, Pool
 from .generate import generate
 from .gpt import Transformer
+from .grounding import Grounding
 from .png import grid
 from .presets import Preset, Sampling
 from .scenes import Scenes
@@ -24,11 +25,17 @@ from .stage import Limit, Stage, adamw
 from .t5 import T5Config, T5Encoder, left_pad
 from .tokenizer import encode as encode_text
 from .train_c2i import about_pictures, decode, encoder, load_gpt
-from .train_t5 import caption_ids, load_t5, open_tokenizer
+from .train_t5 import caption_ids, load_t5, open_tokenizer, said
 from .train_vq import load_vq
 from .vq import VQModel
 from .world import World
 
+GROUNDING = 0.5
+"""Weight of the auxiliary losses."""
+LEARNING, FINISHING = ("two", "text", "two", "two", "class"), ("class", "two", "text", "class", "two")
+"""What chunks of scenes show, in turn: mostly two things, which take the longest to learn; from `FINISH` of a stage on
+as often one alone."""
+FINISH = 0.8
 PROMPTS = (
     "a red sailboat left of a yellow moon at night",
     "a yellow sun above a green tree on green hills",
@@ -50,6 +57,7 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     t5_config = replace(preset.t5, vocab_size=tokenizer.get_vocab_size())
     vq = load_vq(out / "vq.pt", world.device)
     model, t5 = Transformer(config).to(world.device), T5Encoder(t5_config).to(world.device)
+    grounding = Grounding(config).to(world.device)
     if number == 2:
         before = torch.load(out / "t2i-1.pt", map_location="cpu", weights_only=True)
         model.load_state_dict(before["ema"] | about_pictures(out / "c2i.pt", world.device))
@@ -57,30 +65,31 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
     else:
         t5.load_state_dict(load_t5(out / "t5.pt", world.device).state_dict())
     stage = Stage(
-        name, world, out, limit, recipe, {"gpt": model, "t5": t5}, {"optimizer": adamw(recipe, model, t5)}, ("gpt", "t5"),
+        name, world, out, limit, recipe, {"gpt": model, "t5": t5, "grounding": grounding},
+        {"optimizer": adamw(recipe, model, t5, grounding)}, ("gpt", "t5"),
         {"config": asdict(config), "t5_config": asdict(t5_config), "image_size": px},
     )  # fmt: skip
     encode = encoder(world, vq, px)
 
     def make(scenes: Scenes) -> tuple[Tensor, ...]:
         ids = caption_ids(tokenizer, scenes, preset.caption_tokens)
-        return encode(scenes), ids.short().to(world.device)
+        return encode(scenes), ids.short().to(world.device), said(scenes).to(world.device)
 
-    # Four chunks of one or two things to one of a dominating thing.
-    draws = Draws(
-        world, world.seed + 0x721 + number, ("text", "text", "class", "text", "text"), recipe.chunk, stage.drawn
-    )
+    draws = Draws(world, world.seed + 0x721 + number, LEARNING, recipe.chunk, stage.drawn)
     pool = Pool(draws, make, recipe, hand=8)
     n = world.local(recipe.batch)
     world.fuse(model)
 
     def step() -> dict[str, Tensor]:
-        codes, ids = pool.batch(n)
+        draws.modes = LEARNING if stage.progress < FINISH else FINISHING
+        codes, ids, facts = pool.batch(n)
         with world.autocast():
             features, mask = caption_features(t5, ids.long())
-            loss = model(codes.long(), features, mask)
-        stage.update("optimizer", loss, "gpt", "t5")
-        return {"loss": loss}
+            loss, states = model(codes.long(), features, mask)
+            places = grounding.places(states, facts)
+            caption = grounding.caption(model.cls_embedding.cap_proj(features), mask, facts)
+        stage.update("optimizer", loss + GROUNDING * (places + caption), "gpt", "t5", "grounding")
+        return {"loss": loss, "places": places, "caption": caption}
 
     def samples() -> Tensor:
         texts = [p for p in PROMPTS for _ in range(2)]

@@ -72,6 +72,11 @@ def said(scenes: Scenes) -> Tensor:
     return torch.where(known, facts, UNSAID)
 
 
+def mean_feature(features: Tensor, mask: Tensor) -> Tensor:
+    """Of each caption's tokens: (B, L, C) and their mask to (B, C)."""
+    return (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
 def told_loss(answer: Tensor, fact: Tensor) -> Tensor:
     """The mean cross-entropy of what was said; 0 where a whole batch leaves it out."""
     losses = F.cross_entropy(answer, fact, ignore_index=UNSAID, reduction="sum")
@@ -97,8 +102,7 @@ def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     def step() -> dict[str, Tensor]:
         ids, facts = pool.batch(n)
         mask = ids != 0
-        features = t5(ids, mask) * mask[..., None]
-        answers = reader(features.sum(1) / mask.sum(1, keepdim=True)).split(ANSWERS, 1)
+        answers = reader(mean_feature(t5(ids, mask), mask)).split(ANSWERS, 1)
         loss = torch.stack([told_loss(a, f) for a, f in zip(answers, facts.T, strict=True)]).mean()
         stage.update("optimizer", loss, "t5", "reader")
         known = facts[:, 2] != UNSAID

@@ -71,7 +71,7 @@ NIGHT, BLACK, WHITE = BACKGROUNDS.index("night"), COLOUR_NAMES.index("black"), C
 
 def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
     """The scenes of these indices, (B,) int64. `mode`: "class" has one large object near the middle, in one of its usual
-    colours; "text" one or two, half of them in any colour."""
+    colours; "text" one or two, half of them in any colour; "two" is "text" without the single ones."""
     b = len(index)
     draws = uniform(seed + (0 if mode == "class" else 0x5CE9E5), index, 64)
     u = iter(draws.unbind(1))
@@ -84,6 +84,7 @@ def sample_scenes(seed: int, index: Tensor, mode: str) -> Scenes:
     if mode == "class":
         layout = torch.zeros(b, dtype=torch.long)
     else:
+        first = 0.5 + first / 2 if mode == "two" else first
         layout = torch.where(first < 0.5, Layout.SINGLE, torch.where(first < 0.8, Layout.BESIDE, Layout.STACKED))
     single = layout == Layout.SINGLE
     kind = pick(take(2), len(CLASS_NAMES))

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import torch
 from torch.nn import functional as F
+from train.grounding import here
 from train.scenes import BACKGROUNDS, CLASS_NAMES, COLOUR_NAMES, Layout, captions, render, sample_scenes
 from train.scenes.captions import ALIASES, caption
 from train.scenes.kinds import KINDS
@@ -113,6 +114,29 @@ def test_what_a_whole_batch_leaves_out_costs_nothing() -> None:
     loss = told_loss(answer, torch.full((4,), UNSAID))
     loss.backward()
     assert loss == 0 and (answer.grad == 0).all()
+
+
+def test_what_is_here_is_the_thing_on_this_side() -> None:
+    scenes = sample_scenes(3, torch.arange(200), "two")
+    scenes.words[:] = 0.5  # captions that tell all
+    assert (scenes.layout != Layout.SINGLE).all()
+    side = 16
+    kinds, colours, *_ = here(said(scenes), side**2)
+    for i in range(len(scenes)):
+        for thing in (0, 1):
+            # The codes that the thing covers but for its rim, and further none of the other.
+            x, y = (scenes.centre[i, thing] * side).tolist()
+            reach = scenes.size[i, thing].item() * side - 1
+            columns, rows = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="xy")
+            covered = ((columns - x).abs().maximum((rows - y).abs()) < reach).flatten()
+            assert covered.sum() > 8
+            assert (kinds[i][covered] == scenes.kind[i, thing]).all()
+            assert (colours[i][covered] == scenes.colour[i, thing]).all()
+    single = sample_scenes(3, torch.arange(200), "class")
+    single.words[:] = 0.5
+    assert torch.equal(here(said(single), side**2)[0], single.kind[:, :1].expand(-1, side**2))
+    scenes.words[:, 4] = 0  # "a fish and a tree": nobody knows which is where
+    assert all((wanted == UNSAID).all() for wanted in here(said(scenes), side**2)[:2])
 
 
 def test_a_caption_of_every_layout() -> None:
