@@ -31,14 +31,14 @@ pub const CLASSES: &str =
 
 /// Prompts to measure with, and to show.
 pub const PROMPTS: [&str; 8] = [
-    "a red sailboat at night",
+    "a red sailboat left of a yellow moon at night",
     "an orange cat on a plain blue background",
     "a blue fish by the sea",
-    "a white snowman in the snow",
-    "a purple butterfly in a meadow",
+    "a white snowman right of a green fir tree in the snow",
+    "a purple butterfly above a pink flower in a meadow",
     "a red rocket in a starry night",
-    "a pink umbrella at sunset",
-    "a yellow star on a checkerboard",
+    "a yellow star left of a red heart on a checkerboard",
+    "a yellow sun above a green tree in the hills",
 ];
 
 /// Makes a file start where any number may.

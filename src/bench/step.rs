@@ -95,3 +95,26 @@ impl StepBench {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuExecutor;
+
+    #[test]
+    fn operations_are_the_floor_where_they_take_longer() {
+        let preset = Preset::named("B").expect("a preset");
+        let mut bench = StepBench::new(&CpuExecutor::new(1), preset, 2, 1, true, Elem::Bf16).expect("it fits");
+        let mut floor = |bandwidth, arithmetic| {
+            let report = bench.report(|| Ok(Rates { bandwidth, arithmetic }), 1, 1).expect("it runs");
+            assert_eq!(report.times_floor.median, report.step.median / report.floor.median);
+            (report.floor.median, report.bytes as f64, report.flops as f64)
+        };
+        let (found, _, flops) = floor(1e18, Some(1e9));
+        assert_eq!(found, flops / 1e9);
+        let (found, bytes, _) = floor(1e9, Some(1e18));
+        assert_eq!(found, bytes / 1e9);
+        let (found, bytes, _) = floor(1e9, None);
+        assert_eq!(found, bytes / 1e9);
+    }
+}

@@ -123,7 +123,7 @@ fn a_step_has_the_longer_of_both_times_as_its_floor() {
         [("bytes", "bandwidth"), ("flops", "arithmetic")].map(|(work, rate)| number(found, work) / median(rate));
     same(times[0].max(times[1]), median("floor"));
     same(median("step") / median("floor"), median("times_floor"));
-    let lines = Folder::new().run(&[&args[..], &["--size", "B"]].concat()).lines().join("\n");
+    let lines = Folder::new().run(&[&args[..], &["--model", "B"]].concat()).lines().join("\n");
     for title in ["work", "bandwidth", "arithmetic", "floor", "step", "times floor", "tokens/s"] {
         assert!(lines.contains(&format!("\n{title:14}")), "{title}: {lines}");
     }

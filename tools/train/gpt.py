@@ -189,10 +189,10 @@ class Transformer(nn.Module):
         return self.output(self.norm(h)).float()
 
     def forward(
-        self, codes: Tensor, condition: Tensor, caption_mask: Tensor | None = None
+        self, codes: Tensor, condition: Tensor, caption_mask: Tensor | None = None, keep_states: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """The mean loss of predicting codes (B, N) after a label (B,) or caption features (B, T, caption_dim), and each
-        layer's result where a code is predicted, (B, N, C).
+        """The mean loss of predicting codes (B, N) after a label (B,) or caption features (B, T, caption_dim), and, when
+        they are kept, each layer's result where a code is predicted, (B, N, C).
 
         `caption_mask` (B, T) is true for the caption's tokens, which are at the end.
         """
@@ -201,7 +201,7 @@ class Transformer(nn.Module):
         t = start.shape[1]
         mask = None if caption_mask is None else prefix_mask(caption_mask, codes.shape[1] - 1)
         states: list[Tensor] = []
-        logits = self.blocks(h, self.rope_for(t, h.shape[1]), mask, states=states)[:, t - 1 :]
+        logits = self.blocks(h, self.rope_for(t, h.shape[1]), mask, states=states if keep_states else None)[:, t - 1 :]
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), codes.reshape(-1).long())
         return loss, [state[:, t - 1 :] for state in states]
 

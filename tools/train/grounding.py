@@ -1,7 +1,7 @@
 """Auxiliary losses that tie a caption to places: between its layers, the GPT has to know what is to be drawn here.
 
 Which of two things is the left one decides little of a picture's likelihood: ln 2 of some 360 nats, since the first
-codes of a thing tell it too. A GPT that learns from the codes alone does not find it in hours. So linear readers of its
+codes of a thing tell it too. A GPT that learns from the codes alone had not found it in an hour. So linear readers of its
 hidden states have to tell, at every code, the kind and the colour of the thing on this side of the picture, most of all
 while nothing has been drawn. Two more have to find what that takes: where this code is, and what the caption says. The
 readers are left behind when training ends.

@@ -1,7 +1,7 @@
 """Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
 
 The second stage starts from what the class model knows about pictures, and from the first one's text part. The encoder
-comes from stage `t5`, and goes on learning from the GPT's loss. Captions are left-padded before the GPT, as LlamaGen's
+comes from stage `t5`, and goes on learning from the GPT's losses: of its codes, and of what is to be drawn where. Captions are left-padded before the GPT, as LlamaGen's
 are; padding is cut to `caption_tokens` in training, which changes nothing: no position sees it.
 """
 
@@ -32,10 +32,8 @@ from .world import World
 
 GROUNDING = 0.5
 """Weight of the auxiliary losses."""
-LEARNING, FINISHING = ("two", "text", "two", "two", "class"), ("class", "two", "text", "class", "two")
-"""What chunks of scenes show, in turn: mostly two things, which take the longest to learn; from `FINISH` of a stage on
-as often one alone."""
-FINISH = 0.8
+MODES = ("two", "text", "two", "two", "class")
+"""What chunks of scenes show, in turn: mostly two things, which take the longest to learn."""
 PROMPTS = (
     "a red sailboat left of a yellow moon at night",
     "a yellow sun above a green tree on green hills",
@@ -75,17 +73,16 @@ def train_t2i(world: World, preset: Preset, out: Path, limit: Limit, number: int
         ids = caption_ids(tokenizer, scenes, preset.caption_tokens)
         return encode(scenes), ids.short().to(world.device), said(scenes).to(world.device)
 
-    draws = Draws(world, world.seed + 0x721 + number, LEARNING, recipe.chunk, stage.drawn)
+    draws = Draws(world, world.seed + 0x721 + number, MODES, recipe.chunk, stage.drawn)
     pool = Pool(draws, make, recipe, hand=8)
     n = world.local(recipe.batch)
     world.fuse(model)
 
     def step() -> dict[str, Tensor]:
-        draws.modes = LEARNING if stage.progress < FINISH else FINISHING
         codes, ids, facts = pool.batch(n)
         with world.autocast():
             features, mask = caption_features(t5, ids.long())
-            loss, states = model(codes.long(), features, mask)
+            loss, states = model(codes.long(), features, mask, keep_states=True)
             places = grounding.places(states, facts)
             caption = grounding.caption(model.cls_embedding.cap_proj(features), mask, facts)
         stage.update("optimizer", loss + GROUNDING * (places + caption), "gpt", "t5", "grounding")

@@ -208,3 +208,28 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
         _ => WeightData::owned(Elem::F32, &values(checkpoint, weight)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::WeightsChoice;
+
+    #[test]
+    fn weights_of_the_files_own_type_stay_in_the_mapped_file() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/t5");
+        let checkpoint = Checkpoint::open(folder.as_ref(), WeightsChoice::Model).unwrap();
+        let name = "encoder.block.0.layer.0.SelfAttention.q.weight";
+        let tensor = checkpoint.get(name).unwrap();
+        assert_eq!(tensor.dtype(), DType::BF16);
+        let weight = |elem| Weight { name: name.into(), shape: tensor.shape().to_vec(), elem, source: Source::Tensor };
+        let cache = WeightCache::default();
+        let mapped = cache.get(&checkpoint, &weight(Elem::Bf16), None).unwrap();
+        assert!(matches!(mapped.place, Place::Checkpoint(Bytes::Mapped(_), _)));
+        assert_eq!(mapped.ptr::<u16>().cast(), tensor.bytes().unwrap().as_ptr());
+        let converted = cache.get(&checkpoint, &weight(Elem::F32), None).unwrap();
+        assert!(matches!(converted.place, Place::Own(_)));
+        assert_eq!((mapped.len(), converted.len()), (tensor.len(), tensor.len()));
+        // One copy, however many plans have it.
+        assert!(Arc::ptr_eq(&converted, &cache.get(&checkpoint, &weight(Elem::F32), None).unwrap()));
+    }
+}

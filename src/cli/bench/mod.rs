@@ -28,8 +28,8 @@ enum What {
     Kernels(kernels::Args),
     Serve(serve::Args),
     Plot(plot::Args),
-    /// One decoding step, beside what its bytes take at the read bandwidth measured in the same run
-    #[command(after_help = "Example:\n  smalti bench step --model B --images 1")]
+    /// One decoding step, beside what its bytes and operations take at the rates measured in the same run
+    #[command(after_help = "Example:\n  smalti bench step --size B --images 1")]
     Step(parts::StepArgs),
     /// The VQ-16 decode of one picture
     #[command(after_help = "Example:\n  smalti bench vq --image-size 256")]

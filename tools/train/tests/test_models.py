@@ -40,10 +40,10 @@ def test_padding_a_caption_changes_nothing() -> None:
     codes, features = torch.randint(50, (2, 16)), torch.randn(2, 6, 24)
     mask = torch.arange(6)[None] >= torch.tensor([[2], [0]])
     features = features * mask[..., None]
-    short, states = model(codes, features, mask)
+    short, states = model(codes, features, mask, keep_states=True)
     pad = torch.zeros(2, 114, 24)
     padded = torch.cat([pad, features], 1), torch.cat([pad[..., 0].bool(), mask], 1)
-    long, long_states = model(codes, *padded)
+    long, long_states = model(codes, *padded, keep_states=True)
     assert torch.allclose(short, long, atol=1e-5)
     assert [s.shape for s in states] == [(2, 16, 64)] * 2
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(states, long_states, strict=True))
