@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Make images of classes or prompts
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "Examples:
-  smalti generate 'a red sailboat at night'
+  smalti generate 'a red sailboat left of a yellow moon at night'
   smalti generate --class fish,rocket --count 4 -o pictures/
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 207,360 --image-size 256
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/

@@ -76,6 +76,9 @@ class Stage:
 
     def load(self) -> None:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
+        missing = {self.key(name) for name in self.modules} - state.keys()
+        if missing:
+            raise SystemExit(f"{self.path}: expected {sorted(missing)} in it, found none; begin in a new --out folder")
         for name, module in self.modules.items():
             module.load_state_dict(state[self.key(name)])
         for name, module in self.ema.items():

@@ -1,8 +1,9 @@
 """Stages `t2i-1` and `t2i-2`: the text-conditional GPT at the small, then at the large size, with its text encoder.
 
 The second stage starts from what the class model knows about pictures, and from the first one's text part. The encoder
-comes from stage `t5`, and goes on learning from the GPT's losses: of its codes, and of what is to be drawn where. Captions are left-padded before the GPT, as LlamaGen's
-are; padding is cut to `caption_tokens` in training, which changes nothing: no position sees it.
+comes from stage `t5`, and goes on learning from the GPT's losses: of its codes, and of what is to be drawn where.
+Captions are left-padded before the GPT, as LlamaGen's are; padding is cut to `caption_tokens` in training, which changes
+nothing: no position sees it.
 """
 
 from __future__ import annotations

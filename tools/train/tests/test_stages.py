@@ -108,7 +108,8 @@ def test_smalti_draws_with_what_was_trained(run: Path, tmp_path: Path, form: str
     )
 
 
-def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["c2i", "t2i-2"])
+def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(stages, "SAVE_SECONDS", 0.0)
     set_lr = stages.Stage.set_lr
 
@@ -120,13 +121,18 @@ def test_a_killed_stage_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as patch:
         patch.setattr(stages.Stage, "set_lr", die)
         with pytest.raises(KeyboardInterrupt):
-            main(["c2i", "--steps", "6", "--out", str(run), *OPTIONS])
-    killed = torch.load(run / "c2i.pt", weights_only=True)
+            main([name, "--steps", "6", "--out", str(run), *OPTIONS])
+    killed = torch.load(run / f"{name}.pt", weights_only=True)
     assert killed["steps"] == 4
-    main(["c2i", "--steps", "6", "--out", str(run), *OPTIONS])
-    state = torch.load(run / "c2i.pt", weights_only=True)
+    main([name, "--steps", "6", "--out", str(run), *OPTIONS])
+    state = torch.load(run / f"{name}.pt", weights_only=True)
     assert state["steps"] == 6 and state["seconds"] > killed["seconds"] and state["drawn"] > killed["drawn"]
     assert not list(run.glob("*.part"))
+    old = {key: value for key, value in state.items() if key != "model"}
+    torch.save(old, run / f"{name}.pt")
+    with pytest.raises(SystemExit, match=r"expected \['model'\]"):
+        main([name, "--steps", "8", "--out", str(run), *OPTIONS])
+    torch.save(state, run / f"{name}.pt")
 
 
 def test_a_kill_loses_less_than_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
