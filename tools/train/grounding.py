@@ -3,8 +3,8 @@
 Which of two things is the left one decides little of a picture's likelihood: ln 2 of some 360 nats, since the first
 codes of a thing tell it too. A GPT that learns from the codes alone had not found it in an hour. So linear readers of its
 hidden states have to tell, at every code, the kind and the colour of the thing on this side of the picture, most of all
-while nothing has been drawn. Two more have to find what that takes: where this code is, and what the caption says. The
-readers are left behind when training ends.
+while nothing has been drawn. They also tell what that takes, where the code is, and one more reads the caption off the
+prefix. The readers are left behind when training ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .gpt import GPTConfig
 from .scenes import CLASS_NAMES, COLOUR_NAMES, Layout
-from .train_t5 import ANSWERS, UNSAID, mean_feature, told_loss
+from .train_t5 import ANSWERS, UNSAID, facts_loss, mean_feature
 
 LAYOUT, KINDS, COLOURS = 0, slice(1, 3), slice(3, 5)
 """Columns of `train_t5.said`."""
@@ -49,19 +49,11 @@ class Grounding(nn.Module):
 
     def caption(self, projected: Tensor, mask: Tensor, facts: Tensor) -> Tensor:
         """The mean loss of telling what captions say from their rows (B, T, C) in the GPT's prefix."""
-        answers = self.caption_reader(mean_feature(normal(projected), mask)).float().split(ANSWERS, 1)
-        return torch.stack([told_loss(a, f) for a, f in zip(answers, facts.T, strict=True)]).mean()
+        return facts_loss(self.caption_reader(mean_feature(normal(projected), mask)), facts)
 
 
 def normal(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:])
-
-
-def grid_halves(codes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Whether each of N codes, row by row, is in the right and in the lower half."""
-    side = round(codes**0.5)
-    place = torch.arange(codes, device=device)
-    return place % side >= side // 2, place // side >= side // 2
 
 
 def row_weights(codes: int, device: torch.device) -> Tensor:
@@ -74,7 +66,9 @@ def row_weights(codes: int, device: torch.device) -> Tensor:
 def here(facts: Tensor, codes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Kind and colour of the thing whose half of the picture a code is in, `UNSAID` where that is not told; and whether
     it is the right, and the lower half. Each (B, N)."""
-    right, low = grid_halves(codes, facts.device)
+    side = round(codes**0.5)
+    place = torch.arange(codes, device=facts.device)
+    right, low = place % side >= side // 2, place // side >= side // 2
     layout = facts[:, LAYOUT, None]
     second = ((layout == Layout.BESIDE) & right | (layout == Layout.STACKED) & low).long()
     halves = (half.long().expand(len(facts), -1) for half in (right, low))

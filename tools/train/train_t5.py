@@ -83,6 +83,12 @@ def told_loss(answer: Tensor, fact: Tensor) -> Tensor:
     return losses / (fact != UNSAID).sum().clamp_min(1)
 
 
+def facts_loss(answers: Tensor, facts: Tensor) -> Tensor:
+    """The mean over all facts (B, 7) of their losses, of a reader's `answers` (B, sum(ANSWERS))."""
+    parts = answers.float().split(ANSWERS, 1)
+    return torch.stack([told_loss(a, f) for a, f in zip(parts, facts.T, strict=True)]).mean()
+
+
 def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     recipe = preset.recipes["t5"]
     tokenizer = open_tokenizer(world, out)
@@ -102,11 +108,12 @@ def train_t5(world: World, preset: Preset, out: Path, limit: Limit) -> None:
     def step() -> dict[str, Tensor]:
         ids, facts = pool.batch(n)
         mask = ids != 0
-        answers = reader(mean_feature(t5(ids, mask), mask)).split(ANSWERS, 1)
-        loss = torch.stack([told_loss(a, f) for a, f in zip(answers, facts.T, strict=True)]).mean()
+        answers = reader(mean_feature(t5(ids, mask), mask))
+        loss = facts_loss(answers, facts)
         stage.update("optimizer", loss, "t5", "reader")
         known = facts[:, 2] != UNSAID
-        right = (answers[1].argmax(1) == facts[:, 1]) & (answers[2].argmax(1) == facts[:, 2])
+        _, first, second, *_ = answers.split(ANSWERS, 1)
+        right = (first.argmax(1) == facts[:, 1]) & (second.argmax(1) == facts[:, 2])
         return {"loss": loss, "both_kinds": (right & known).sum() / known.sum().clamp_min(1)}
 
     def examples() -> Tensor:
