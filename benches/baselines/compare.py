@@ -71,9 +71,10 @@ def vq_decode(args: argparse.Namespace, engine: str, dtype: str) -> list[str]:
     if engine == "smalti":
         return [args.smalti, "bench", "vq", "--image-size", str(args.image_size), "--vq-precision", vq_dtype(args, dtype),
                 "--device", args.device, "--threads", str(args.threads), "--rounds", "3", "--json"]  # fmt: skip
+    compiled = ["--compile"] if engine == "torch-compile" else []
     return [sys.executable, str(HERE / "torch_vq_baseline.py"), "--image-size", str(args.image_size), "--device",
             args.device, "--dtype", TORCH_DTYPE[dtype], "--threads", str(args.threads), "--rounds", "3",
-            "--warmup", str(args.warmup)]  # fmt: skip
+            "--warmup", str(args.warmup), *compiled]  # fmt: skip
 
 
 def runs(args: argparse.Namespace) -> Iterator[tuple[Cell, str, list[str]]]:
@@ -86,7 +87,7 @@ def runs(args: argparse.Namespace) -> Iterator[tuple[Cell, str, list[str]]]:
                         yield (model, int(images), dtype, "tokens"), engine, generation(args, engine, model, images, dtype)
         if args.vq:
             for engine in args.engines:
-                if engine == "smalti" or engine == "torch-eager":
+                if engine in ("smalti", "torch-eager", "torch-compile"):
                     yield ("VQ-16", 1, dtype, "decode"), engine, vq_decode(args, engine, dtype)
 
 

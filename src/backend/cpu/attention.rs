@@ -3,10 +3,13 @@
 //! A row's scores are computed for keys 0..=position in order, so what a row gives depends on its own
 //! query and its slot's cache alone.
 
-use super::simd::{Element, LANES, Simd, kernel};
+use super::simd::{Element, LANES, LINE, Simd, kernel, prefetch};
 use super::{Context, Scratch};
 use crate::graph::{Elem, NO_SLOT, Row, ops};
 use crate::math;
+
+/// Keys that are asked for ahead.
+const AHEAD: usize = 32;
 
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
     Scratch { shared: 0, own: op.cache.positions.next_multiple_of(LANES) }
@@ -77,6 +80,11 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
+            // Values are read when all scores are known; until then memory would wait.
+            for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
+                prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
+                prefetch(v.add(j * head_dim + c));
+            }
             let mut sums = [S::splat(0.0); 4];
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = products::<S, T>(q, k.add((j + i) * head_dim), head_dim);

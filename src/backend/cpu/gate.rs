@@ -33,7 +33,7 @@ pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy)
     let (gate, up) = (cx.weight(op.gate), cx.weight(op.up));
     let out = Gate { out: cx.buffer(op.out), width: op.hidden_dim, activation };
     let (depth, rows) = (op.dim, cx.extent.rows);
-    cx.member.deal(op.hidden_dim, product::chunk(op.hidden_dim, cx.member.team_size()), |range| {
+    cx.member.deal_pieces(op.hidden_dim, product::PIECES, |range| {
         // SAFETY: both weights are (hidden_dim, dim), the scratch (R, dim), `out` (R, hidden_dim) by the graph.
         unsafe {
             match gate.elem() {

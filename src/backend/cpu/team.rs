@@ -6,7 +6,7 @@
 //! when it comes back it skips the phases that are over.
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -98,14 +98,20 @@ impl Member<'_> {
     /// Every member calls it in the same order with the same numbers. Which thread does what changes from run
     /// to run; results must not depend on it. A thread may arrive when the team is phases ahead, so what ops
     /// write may be read inside `work` only.
-    pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
-        assert!(total < u32::MAX as usize && chunk > 0, "{total} pieces are more than a phase counts");
+    pub fn deal(&self, total: usize, chunk: usize, work: impl FnMut(Range<usize>)) {
+        self.deal_pieces(total, chunk..=chunk, work);
+    }
+
+    /// As [`Member::deal`], in runs that grow shorter towards the end, lest one member wait long for another's last:
+    /// of multiples of the first length up to the second.
+    pub fn deal_pieces(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Range<usize>)) {
+        assert!(total < u32::MAX as usize && *chunks.start() > 0, "{total} pieces are more than a phase counts");
         let phase = self.phase.get();
         self.phase.set(phase.wrapping_add(1));
-        while let Some(start) = self.take(phase, total, chunk) {
-            let end = (start + chunk).min(total);
-            work(start..end);
-            if self.job.done.fetch_add(end - start, Ordering::AcqRel) + end - start == total {
+        while let Some(piece) = self.take(phase, total, &chunks) {
+            let count = piece.len();
+            work(piece);
+            if self.job.done.fetch_add(count, Ordering::AcqRel) + count == total {
                 self.advance(phase);
             }
         }
@@ -113,7 +119,7 @@ impl Member<'_> {
     }
 
     /// The next piece of the phase, if it is not all dealt out.
-    fn take(&self, phase: u32, total: usize, chunk: usize) -> Option<usize> {
+    fn take(&self, phase: u32, total: usize, chunks: &RangeInclusive<usize>) -> Option<Range<usize>> {
         if total == 0 {
             // Nothing will ever be done: whoever comes first moves the team on.
             let (now, next) = (word(phase, 0), word(phase.wrapping_add(1), 0));
@@ -126,9 +132,12 @@ impl Member<'_> {
             if (dealt >> 32) as u32 != phase || start >= total {
                 return None;
             }
-            let next = word(phase, (start + chunk).min(total));
-            match self.job.dealt.compare_exchange_weak(dealt, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(start),
+            let (least, most) = (*chunks.start(), *chunks.end());
+            // Half of what would be everybody's share of the rest.
+            let share = (total - start) / (2 * self.size);
+            let end = (start + (share / least * least).clamp(least, most)).min(total);
+            match self.job.dealt.compare_exchange_weak(dealt, word(phase, end), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(start..end),
                 Err(now) => dealt = now,
             }
         }
@@ -167,17 +176,34 @@ mod tests {
             let done: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
             team.run(|member| {
                 for round in 1..=20 {
-                    member.deal(done.len(), 7, |range| {
+                    let deal = |range: Range<usize>| {
                         for i in range {
                             done[i].fetch_add(1, Ordering::Relaxed);
                         }
-                    });
+                    };
+                    if round % 2 == 0 {
+                        member.deal(done.len(), 7, deal)
+                    } else {
+                        member.deal_pieces(done.len(), 8..=64, deal)
+                    }
                     assert!(done.iter().all(|count| count.load(Ordering::Relaxed) >= round), "passed early");
                     member.deal(0, 1, |_| unreachable!("nothing to deal"));
                 }
             });
             assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 20));
         }
+    }
+
+    #[test]
+    fn pieces_grow_shorter() {
+        let lengths = Mutex::new(Vec::new());
+        Team::new(1)
+            .run(|member| member.deal_pieces(1000, 16..=128, |piece| lengths.lock().unwrap().push(piece.len())));
+        let lengths = lengths.into_inner().unwrap();
+        assert_eq!(lengths[0], 128);
+        assert_eq!(lengths.iter().sum::<usize>(), 1000);
+        assert!(lengths.is_sorted_by(|a, b| a >= b), "{lengths:?}");
+        assert!(lengths[..lengths.len() - 1].iter().all(|length| length % 16 == 0), "{lengths:?}");
     }
 
     #[test]

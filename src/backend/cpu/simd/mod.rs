@@ -16,6 +16,22 @@ pub mod portable;
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
+/// Bytes of a cache line.
+pub const LINE: usize = 64;
+
+/// Asks for the cache line of an address, into the second cache: the first has too few open requests to hide
+/// the memory's latency. Any address will do.
+#[inline(always)]
+pub fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see and cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Instruction sets, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
