@@ -160,7 +160,29 @@ fn two_things_lie_as_they_were_said() {
          pictures {both} show both in place, {exchanged} one in the other's"
     );
     println!("{told}");
-    assert!(layouts >= 0.9 && kinds > 0.5 && colours > 0.5 && exchanged < 0.1, "{told}");
+    assert!(layouts >= 0.9 && kinds > 0.5 && colours > 0.5 && both > 0.5 && exchanged < 0.1, "{told}");
+}
+
+#[test]
+fn the_sailboat_lies_left_of_the_moon() {
+    let eye = Eye::open();
+    let thing = |kind: &str, colour: &str| {
+        let place =
+            |names: &[String], name: &str| names.iter().position(|other| other == name).expect("the eye knows it");
+        (place(&eye.kinds, kind), place(&eye.colours, colour))
+    };
+    let (sailboat, moon) = (thing("sailboat", "red"), thing("moon", "yellow"));
+    let seen = look(&eye, &["a red sailboat left of a yellow moon at night", "--count", "64"]);
+    let beside = share(&seen, |_, seen| seen.layout == Layout::Beside);
+    let kinds = share(&seen, |_, seen| (seen.first.0, seen.second.0) == (sailboat.0, moon.0));
+    let colours = share(&seen, |_, seen| (seen.first.1, seen.second.1) == (sailboat.1, moon.1));
+    let exchanged = share(&seen, |_, seen| (seen.first.0, seen.second.0) == (moon.0, sailboat.0));
+    let told = format!(
+        "{beside} show two things side by side, {kinds} a sailboat left of a moon, {colours} red left of yellow, \
+         {exchanged} a moon left of a sailboat"
+    );
+    println!("{told}");
+    assert!(beside >= 0.9 && kinds > 0.5 && colours > 0.5 && exchanged < 0.1, "{told}");
 }
 
 #[test]
