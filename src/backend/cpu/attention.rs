@@ -82,7 +82,9 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
         while j + 4 <= keys {
             // Values are read when all scores are known; until then memory would wait.
             for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
-                prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
+                if j + AHEAD < keys {
+                    prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
+                }
                 prefetch(v.add(j * head_dim + c));
             }
             let mut sums = [S::splat(0.0); 4];

@@ -1,6 +1,8 @@
 //! out = activation(gate · n) * (up · n) with n = rms_norm(x): what both feed-forward parts have in common.
 
-use super::product::{self, Epilogue, Product, TILE};
+use std::ops::Range;
+
+use super::product::{self, Epilogue, Piece, Product, TILE};
 use super::simd::{Element, Isa};
 use super::{Context, Scratch};
 use crate::graph::{BufferId, Elem, Graph, WeightId};
@@ -33,35 +35,38 @@ pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy)
     let (gate, up) = (cx.weight(op.gate), cx.weight(op.up));
     let out = Gate { out: cx.buffer(op.out), width: op.hidden_dim, activation };
     let (depth, rows) = (op.dim, cx.extent.rows);
-    cx.member.deal_pieces(op.hidden_dim, product::PIECES, |range| {
+    cx.member.deal_streams(op.hidden_dim, product::PIECES, |range, next| {
         // SAFETY: both weights are (hidden_dim, dim), the scratch (R, dim), `out` (R, hidden_dim) by the graph.
         unsafe {
             match gate.elem() {
                 Elem::Bf16 => {
                     let product = |weight| Product::<u16> { weight, x, depth, rows };
-                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, out);
+                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, next, out);
                 }
                 _ => {
                     let product = |weight| Product::<f32> { weight, x, depth, rows };
-                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, out);
+                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, next, out);
                 }
             }
         }
     });
 }
 
-/// The gate's half of a chunk goes to `out` first, then the other half multiplies it.
+/// The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the piece at `next`.
 unsafe fn gated<T: Element, F: Fn(f32) -> f32 + Copy>(
     isa: Isa,
     gate: Product<T>,
     up: Product<T>,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
+    next: usize,
     mut out: Gate<F>,
 ) {
-    // SAFETY: passed on from `run`.
+    // SAFETY: passed on from `run`; `next` is at most the number of rows.
     unsafe {
-        product::product(isa, gate, range.clone(), &mut out);
-        product::product(isa, up, range, &mut Up { out: out.out, width: out.width });
+        let first = Piece { rows: range.clone(), next: up.weight.add(range.start * up.depth) };
+        let second = Piece { rows: range, next: gate.weight.add(next * gate.depth) };
+        product::product(isa, gate, first, &mut out);
+        product::product(isa, up, second, &mut Up { out: out.out, width: out.width });
     }
 }
 

@@ -10,18 +10,19 @@ use super::Context;
 use super::simd::{Element, LANES, LINE, Simd, kernel, prefetch};
 use crate::graph::{BufferId, Elem, WeightId};
 
-/// Weight rows per tile. Even, so that a rotation's pairs stay together.
+/// The most weight rows of a tile. Pieces begin at multiples of it, so a rotation's pairs and a head's rows stay together.
 pub const TILE: usize = 4;
 
 /// Weight elements that are asked for ahead.
 const AHEAD: usize = 4096;
 
-/// Weight rows that a member takes at a time: a long stream while much is left, a short one at the end.
+/// Weight rows that a member takes at a time, a multiple of the first: a long stream while much is left, a short one at
+/// the end.
 pub const PIECES: RangeInclusive<usize> = 16..=128;
 
 /// Takes the finished sums of a tile.
 pub trait Epilogue {
-    /// `sums[i]` is y[r, n + i]; only those below the end of the weight are valid, `count` of them.
+    /// `sums[i]` is y[r, n + i] for the first `count`; the others mean nothing.
     fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize);
 }
 
@@ -38,69 +39,75 @@ pub struct Product<T> {
     pub rows: usize,
 }
 
-/// Computes the elements of weight rows `range` for all activation rows.
+/// Weight rows that a thread takes.
+pub struct Piece<T> {
+    pub rows: Range<usize>,
+    /// What the thread reads afterwards: it is asked for before the rows end. Any address will do.
+    pub next: *const T,
+}
+
+/// Computes the elements of a piece of the weight's rows for all activation rows.
 ///
 /// # Safety
-/// `weight` holds `range.end` rows, `x` holds `rows`; `epilogue` may be given exactly these.
+/// `weight` holds the piece's rows, `x` holds `rows`; `epilogue` may be given exactly these.
 pub unsafe fn product<T: Element, E: Epilogue>(
     isa: super::simd::Isa,
     p: Product<T>,
-    range: Range<usize>,
+    piece: Piece<T>,
     epilogue: &mut E,
 ) {
     // SAFETY: passed on.
-    unsafe { dispatch(isa, p, range, epilogue) }
+    unsafe { dispatch(isa, p, piece, epilogue) }
 }
 
-kernel!(fn dispatch[T: Element, E: Epilogue](p: Product<T>, range: Range<usize>, epilogue: &mut E) = body);
+kernel!(fn dispatch[T: Element, E: Epilogue](p: Product<T>, piece: Piece<T>, epilogue: &mut E) = body);
 
 /// Goes through the weight rows once: a few of them meet all activation rows while they are in cache.
 ///
-/// With few activation rows memory is the limit. Their rows side by side, as many sums as hide the latency of a
-/// multiply-add, keep arithmetic out of its way.
-///
-/// Measured on two Zen 4 cores, bf16, K = 768, two activation rows: four weight rows at once pass at 83 GB/s where they
-/// lie in cache, one after the other at 53 GB/s; out of memory both at the 28 GB/s at which it can be read.
+/// With few activation rows memory is the limit. Weight rows side by side are as many independent sums, which keep the
+/// latency of multiply-adds out of its way: measured on two Zen 4 cores, bf16, K = 768, two activation rows, four weight
+/// rows at once pass at 83 GB/s where they lie in cache, one after the other at 53 GB/s; out of memory both at the
+/// 28 GB/s at which it can be read. Two rows of sums are what registers hold where a vector takes two of sixteen.
 #[inline(always)]
-unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, range: Range<usize>, epilogue: &mut E) {
-    let registers = S::REGISTERS >= 32 || p.rows == 1;
-    let mut n = range.start;
-    while n < range.end {
-        let count = match range.end - n {
-            TILE.. if registers => TILE,
+unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, mut piece: Piece<T>, epilogue: &mut E) {
+    let most = if S::REGISTERS >= 32 || p.rows == 1 { TILE } else { 2 };
+    while !piece.rows.is_empty() {
+        let count = match piece.rows.len() {
+            len if len >= most => most,
             2.. => 2,
             _ => 1,
         };
         let mut r = 0;
         while r < p.rows {
-            // SAFETY: rows n..n + count and r..r + height exist.
+            // SAFETY: the piece has `count` rows, and rows r..r + height exist.
             r += unsafe {
                 match (count, p.rows - r) {
-                    (TILE, 6..) => tile::<S, T, E, TILE, 6>(p, n, r, epilogue),
-                    (TILE, 4..) => tile::<S, T, E, TILE, 4>(p, n, r, epilogue),
-                    (TILE, 3) => tile::<S, T, E, TILE, 3>(p, n, r, epilogue),
-                    (TILE, 2) => tile::<S, T, E, TILE, 2>(p, n, r, epilogue),
-                    (TILE, _) => tile::<S, T, E, TILE, 1>(p, n, r, epilogue),
-                    (2, 2..) => tile::<S, T, E, 2, 2>(p, n, r, epilogue),
-                    (2, _) => tile::<S, T, E, 2, 1>(p, n, r, epilogue),
-                    (_, _) => tile::<S, T, E, 1, 1>(p, n, r, epilogue),
+                    (TILE, 6..) => tile::<S, T, E, TILE, 6>(p, &piece, r, epilogue),
+                    (TILE, 4..) => tile::<S, T, E, TILE, 4>(p, &piece, r, epilogue),
+                    (TILE, 3) => tile::<S, T, E, TILE, 3>(p, &piece, r, epilogue),
+                    (TILE, 2) => tile::<S, T, E, TILE, 2>(p, &piece, r, epilogue),
+                    (TILE, _) => tile::<S, T, E, TILE, 1>(p, &piece, r, epilogue),
+                    (2, 2..) => tile::<S, T, E, 2, 2>(p, &piece, r, epilogue),
+                    (2, _) => tile::<S, T, E, 2, 1>(p, &piece, r, epilogue),
+                    (_, _) => tile::<S, T, E, 1, 1>(p, &piece, r, epilogue),
                 }
             };
         }
-        n += count;
+        piece.rows.start += count;
     }
 }
 
-/// `COUNT` weight rows times `HEIGHT` activation rows, their sums in registers; returns `HEIGHT`.
+/// A piece's first `COUNT` rows times `HEIGHT` activation rows, their sums in registers; returns `HEIGHT`.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGHT: usize>(
     p: Product<T>,
-    n: usize,
+    piece: &Piece<T>,
     r: usize,
     epilogue: &mut E,
 ) -> usize {
     let k = p.depth;
-    // SAFETY: the caller vouches for rows n..n + COUNT of the weight and r..r + HEIGHT of x, each k long.
+    let (n, end) = (piece.rows.start, piece.rows.len() * k);
+    // SAFETY: the caller vouches for COUNT rows of the weight from n on and rows r..r + HEIGHT of x, each k long.
     unsafe {
         let weight = p.weight.add(n * k);
         let x = p.x.add(r * k);
@@ -110,7 +117,12 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
             if r == 0 {
                 // In their order in memory, though the tile reads its rows side by side.
                 for line in (0..COUNT * 2 * LANES).step_by(LINE / size_of::<T>()) {
-                    prefetch(weight.wrapping_add(AHEAD + COUNT * at + line));
+                    let ahead = AHEAD + COUNT * at + line;
+                    prefetch(if ahead < end {
+                        weight.wrapping_add(ahead)
+                    } else {
+                        piece.next.wrapping_add(ahead - end)
+                    });
                 }
             }
             step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k);
@@ -210,17 +222,19 @@ pub unsafe fn deal_from<E: Epilogue>(
     let data = cx.weight(weight);
     assert!((first + width) * depth <= data.len(), "rows {first} to {} outside the weight", first + width);
     let (rows, skip) = (cx.extent.rows, first * depth);
-    cx.member.deal_pieces(width, PIECES, |range| {
+    cx.member.deal_streams(width, PIECES, |range, next| {
         // SAFETY: the weight has those rows; the rest is the caller's.
         unsafe {
             match data.elem() {
                 Elem::Bf16 => {
                     let weight = data.ptr::<u16>().add(skip);
-                    product(cx.isa, Product { weight, x, depth, rows }, range, &mut epilogue);
+                    let piece = Piece { rows: range, next: weight.add(next * depth) };
+                    product(cx.isa, Product { weight, x, depth, rows }, piece, &mut epilogue);
                 }
                 _ => {
                     let weight = data.ptr::<f32>().add(skip);
-                    product(cx.isa, Product { weight, x, depth, rows }, range, &mut epilogue);
+                    let piece = Piece { rows: range, next: weight.add(next * depth) };
+                    product(cx.isa, Product { weight, x, depth, rows }, piece, &mut epilogue);
                 }
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! The threads are rayon's; only the dealing is ours. Waking sleeping threads costs 5-20 µs, as long as a
 //! small op takes, and a step has five ops per layer. A phase is over when its work is done, whoever did
-//! it: a thread that the operating system took away holds the others up only while it holds a piece, and
-//! when it comes back it skips the phases that are over.
+//! it: a thread that the operating system took away holds the others up only while it holds a piece (of a
+//! stream also the next one), and when it comes back it skips the phases that are over.
 
 use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
@@ -98,28 +98,53 @@ impl Member<'_> {
     /// Every member calls it in the same order with the same numbers. Which thread does what changes from run
     /// to run; results must not depend on it. A thread may arrive when the team is phases ahead, so what ops
     /// write may be read inside `work` only.
-    pub fn deal(&self, total: usize, chunk: usize, work: impl FnMut(Range<usize>)) {
-        self.deal_pieces(total, chunk..=chunk, work);
-    }
-
-    /// As [`Member::deal`], in runs that grow shorter towards the end, lest one member wait long for another's last:
-    /// of multiples of the first length up to the second.
-    pub fn deal_pieces(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Range<usize>)) {
-        assert!(total < u32::MAX as usize && *chunks.start() > 0, "{total} pieces are more than a phase counts");
-        let phase = self.phase.get();
-        self.phase.set(phase.wrapping_add(1));
-        while let Some(piece) = self.take(phase, total, &chunks) {
+    pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
+        let phase = self.begin(total);
+        while let Some(piece) = self.take(phase, total, total, &(chunk..=chunk)) {
             let count = piece.len();
             work(piece);
-            if self.job.done.fetch_add(count, Ordering::AcqRel) + count == total {
-                self.advance(phase);
-            }
+            self.finish(phase, total, count);
         }
         self.wait(phase);
     }
 
-    /// The next piece of the phase, if it is not all dealt out.
-    fn take(&self, phase: u32, total: usize, chunks: &RangeInclusive<usize>) -> Option<Range<usize>> {
+    /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins, as far
+    /// as that is known, so that it can ask memory for it before the piece at hand ends.
+    ///
+    /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards the end, lest one member wait
+    /// long for another's last piece; that one may be shorter still.
+    pub fn deal_streams(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Range<usize>, usize)) {
+        let phase = self.begin(total);
+        // What is taken ahead leaves a piece for every other member.
+        let ahead = total.saturating_sub(self.size * chunks.start());
+        let mut next = None;
+        while let Some(piece) = next.take().or_else(|| self.take(phase, total, total, &chunks)) {
+            next = self.take(phase, ahead, total, &chunks);
+            let count = piece.len();
+            let then = next.as_ref().map_or(piece.end, |next| next.start);
+            work(piece, then);
+            self.finish(phase, total, count);
+        }
+        self.wait(phase);
+    }
+
+    /// The number of the phase that begins.
+    fn begin(&self, total: usize) -> u32 {
+        assert!(total < u32::MAX as usize, "{total} pieces are more than a phase counts");
+        let phase = self.phase.get();
+        self.phase.set(phase.wrapping_add(1));
+        phase
+    }
+
+    /// Counts a piece of the phase as done; the last one ends it.
+    fn finish(&self, phase: u32, total: usize, count: usize) {
+        if self.job.done.fetch_add(count, Ordering::AcqRel) + count == total {
+            self.advance(phase);
+        }
+    }
+
+    /// The next piece of the phase, if it begins before `end`.
+    fn take(&self, phase: u32, end: usize, total: usize, chunks: &RangeInclusive<usize>) -> Option<Range<usize>> {
         if total == 0 {
             // Nothing will ever be done: whoever comes first moves the team on.
             let (now, next) = (word(phase, 0), word(phase.wrapping_add(1), 0));
@@ -129,15 +154,15 @@ impl Member<'_> {
         let mut dealt = self.job.dealt.load(Ordering::Acquire);
         loop {
             let start = dealt as u32 as usize;
-            if (dealt >> 32) as u32 != phase || start >= total {
+            if (dealt >> 32) as u32 != phase || start >= end {
                 return None;
             }
             let (least, most) = (*chunks.start(), *chunks.end());
             // Half of what would be everybody's share of the rest.
             let share = (total - start) / (2 * self.size);
-            let end = (start + (share / least * least).clamp(least, most)).min(total);
-            match self.job.dealt.compare_exchange_weak(dealt, word(phase, end), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(start..end),
+            let stop = (start + (share / least * least).clamp(least, most)).min(total);
+            match self.job.dealt.compare_exchange_weak(dealt, word(phase, stop), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(start..stop),
                 Err(now) => dealt = now,
             }
         }
@@ -182,9 +207,9 @@ mod tests {
                         }
                     };
                     if round % 2 == 0 {
-                        member.deal(done.len(), 7, deal)
+                        member.deal(done.len(), 7, deal);
                     } else {
-                        member.deal_pieces(done.len(), 8..=64, deal)
+                        member.deal_streams(done.len(), 8..=64, |range, _| deal(range));
                     }
                     assert!(done.iter().all(|count| count.load(Ordering::Relaxed) >= round), "passed early");
                     member.deal(0, 1, |_| unreachable!("nothing to deal"));
@@ -195,15 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn pieces_grow_shorter() {
-        let lengths = Mutex::new(Vec::new());
-        Team::new(1)
-            .run(|member| member.deal_pieces(1000, 16..=128, |piece| lengths.lock().unwrap().push(piece.len())));
-        let lengths = lengths.into_inner().unwrap();
-        assert_eq!(lengths[0], 128);
-        assert_eq!(lengths.iter().sum::<usize>(), 1000);
-        assert!(lengths.is_sorted_by(|a, b| a >= b), "{lengths:?}");
-        assert!(lengths[..lengths.len() - 1].iter().all(|length| length % 16 == 0), "{lengths:?}");
+    fn pieces_of_streams_grow_shorter_and_name_the_next() {
+        let pieces = Mutex::new(Vec::new());
+        Team::new(1).run(|member| {
+            member.deal_streams(1000, 16..=128, |piece, next| pieces.lock().unwrap().push((piece, next)))
+        });
+        let pieces = pieces.into_inner().unwrap();
+        assert_eq!(pieces[0].0, 0..128);
+        for ((piece, next), (following, _)) in pieces.iter().zip(&pieces[1..]) {
+            assert_eq!((*next, piece.end), (following.start, following.start));
+            assert!(piece.len() % 16 == 0 && piece.len() >= following.len(), "{pieces:?}");
+        }
+        let (last, next) = pieces.last().unwrap();
+        assert_eq!((last.end, *next), (1000, 1000));
     }
 
     #[test]
