@@ -13,8 +13,8 @@ use crate::graph::{BufferId, Elem, WeightId};
 /// The most weight rows of a tile. Pieces begin at multiples of it, so a rotation's pairs and a head's rows stay together.
 pub const TILE: usize = 4;
 
-/// Weight elements that are asked for ahead.
-const AHEAD: usize = 4096;
+/// Weight elements that are asked for before they are needed, counted from a tile's last row.
+const AHEAD: usize = 2048;
 
 /// Weight rows that a member takes at a time, a multiple of the first: a long stream while much is left, a short one at
 /// the end.
@@ -115,9 +115,10 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
         let mut at = 0;
         while at + 2 * LANES <= k {
             if r == 0 {
-                // In their order in memory, though the tile reads its rows side by side.
+                // In their order in memory, though the tile reads its rows side by side: so early that the last row's come
+                // in time.
                 for line in (0..COUNT * 2 * LANES).step_by(LINE / size_of::<T>()) {
-                    let ahead = AHEAD + COUNT * at + line;
+                    let ahead = (COUNT - 1) * k + AHEAD + COUNT * at + line;
                     prefetch(if ahead < end {
                         weight.wrapping_add(ahead)
                     } else {
