@@ -166,12 +166,9 @@ fn two_things_lie_as_they_were_said() {
 #[test]
 fn the_sailboat_lies_left_of_the_moon() {
     let eye = Eye::open();
-    let thing = |kind: &str, colour: &str| {
-        let place =
-            |names: &[String], name: &str| names.iter().position(|other| other == name).expect("the eye knows it");
-        (place(&eye.kinds, kind), place(&eye.colours, colour))
-    };
-    let (sailboat, moon) = (thing("sailboat", "red"), thing("moon", "yellow"));
+    let place = |names: &[String], name: &str| names.iter().position(|other| other == name).expect("the eye knows it");
+    let named = |kind: &str, colour: &str| (place(&eye.kinds, kind), place(&eye.colours, colour));
+    let (sailboat, moon) = (named("sailboat", "red"), named("moon", "yellow"));
     let seen = look(&eye, &["a red sailboat left of a yellow moon at night", "--count", "64"]);
     let beside = share(&seen, |_, seen| seen.layout == Layout::Beside);
     let kinds = share(&seen, |_, seen| (seen.first.0, seen.second.0) == (sailboat.0, moon.0));

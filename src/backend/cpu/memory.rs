@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytemuck::{Pod, Zeroable};
 
+use super::simd::LINE;
 use crate::Result;
 use crate::backend::weights::{bf16_values, find, values};
 use crate::checkpoint::{Bytes, Checkpoint, DType};
@@ -14,7 +15,7 @@ use crate::graph::{Elem, Source, Weight};
 /// A cache line; what buffers are aligned to.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Line([u8; 64]);
+struct Line([u8; LINE]);
 
 /// One zeroed buffer that the members of a team write in disjoint parts.
 pub struct Buffer {
@@ -28,7 +29,7 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     pub fn new(len_bytes: usize) -> Self {
-        let lines = bytemuck::zeroed_slice_box::<Line>(len_bytes.div_ceil(64));
+        let lines = bytemuck::zeroed_slice_box::<Line>(len_bytes.div_ceil(LINE));
         // SAFETY: `UnsafeCell<Line>` has the layout of `Line`.
         let lines = unsafe { Box::from_raw(Box::into_raw(lines) as *mut [UnsafeCell<Line>]) };
         Self { lines, len_bytes }

@@ -67,7 +67,8 @@ kernel!(fn dispatch[T: Element, E: Epilogue](p: Product<T>, piece: Piece<T>, epi
 /// With few activation rows memory is the limit. Weight rows side by side are as many independent sums, which keep the
 /// latency of multiply-adds out of its way: measured on two Zen 4 cores, bf16, K = 768, two activation rows, four weight
 /// rows at once pass at 83 GB/s where they lie in cache, one after the other at 53 GB/s; out of memory both at the
-/// 28 GB/s at which it can be read. Two rows of sums are what registers hold where a vector takes two of sixteen.
+/// 28 GB/s at which it can be read. Where a vector takes two of sixteen
+/// registers, the sums of two weight rows are what fits.
 #[inline(always)]
 unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, mut piece: Piece<T>, epilogue: &mut E) {
     let most = if S::REGISTERS >= 32 || p.rows == 1 { TILE } else { 2 };
