@@ -1,11 +1,8 @@
 //! out = activation(gate · n) * (up · n) with n = rms_norm(x): what both feed-forward parts have in common.
 
-use std::ops::Range;
-
-use super::product::{self, Epilogue, Piece, Product, TILE};
-use super::simd::{Element, Isa};
-use super::{Context, Scratch};
-use crate::graph::{BufferId, Elem, Graph, WeightId};
+use super::Context;
+use super::product::{self, Epilogue, Matrix, Piece, Product};
+use crate::graph::{BufferId, WeightId};
 
 /// The buffers and weights of a gated pair of products.
 pub struct Gated {
@@ -26,52 +23,26 @@ pub struct Gated {
     pub eps: f32,
 }
 
-pub fn scratch(dim: usize, graph: &Graph) -> Scratch {
-    Scratch { shared: graph.max().rows * dim, own: 0 }
-}
-
 pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy) {
-    let x = product::normalize(cx, op.x, op.norm, op.dim, op.eps);
-    let (gate, up) = (cx.weight(op.gate), cx.weight(op.up));
-    let out = Gate { out: cx.buffer(op.out), width: op.hidden_dim, activation };
-    let (depth, rows) = (op.dim, cx.extent.rows);
-    cx.member.deal_streams(op.hidden_dim, product::PIECES, |range, next| {
-        // SAFETY: both weights are (hidden_dim, dim), the scratch (R, dim), `out` (R, hidden_dim) by the graph.
+    let x = product::normalize(cx, op.x, op.norm, op.gate, op.dim, op.eps);
+    let [gate, up] = [op.gate, op.up].map(|weight| {
+        let weight = Matrix::of(cx, weight);
+        Product { weight, first: 0, x, depth: op.dim, rows: cx.extent.rows }
+    });
+    let (out, width) = (cx.buffer(op.out), op.hidden_dim);
+    cx.member.deal_streams(op.hidden_dim, product::PIECES, |rows, next| {
+        // The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the next piece.
+        let first = Piece { rows: rows.clone(), next: up.address(rows.start) };
+        let second = Piece { rows, next: gate.address(next) };
+        // SAFETY: both weights are (hidden_dim, dim), of one type, the rows (R, dim), `out` (R, hidden_dim) by the graph.
         unsafe {
-            match gate.elem() {
-                Elem::Bf16 => {
-                    let product = |weight| Product::<u16> { weight, x, depth, rows };
-                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, next, out);
-                }
-                _ => {
-                    let product = |weight| Product::<f32> { weight, x, depth, rows };
-                    gated(cx.isa, product(gate.ptr()), product(up.ptr()), range, next, out);
-                }
-            }
+            product::product(cx.isa, gate, first, &mut Gate { out, width, activation });
+            product::product(cx.isa, up, second, &mut Up { out, width });
         }
     });
 }
 
-/// The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the piece at `next`.
-unsafe fn gated<T: Element, F: Fn(f32) -> f32 + Copy>(
-    isa: Isa,
-    gate: Product<T>,
-    up: Product<T>,
-    range: Range<usize>,
-    next: usize,
-    mut out: Gate<F>,
-) {
-    // SAFETY: passed on from `run`; `next` is at most the number of rows.
-    unsafe {
-        let first = Piece { rows: range.clone(), next: up.weight.add(range.start * up.depth) };
-        let second = Piece { rows: range, next: gate.weight.add(next * gate.depth) };
-        product::product(isa, gate, first, &mut out);
-        product::product(isa, up, second, &mut Up { out: out.out, width: out.width });
-    }
-}
-
 /// out = activation(sum)
-#[derive(Clone, Copy)]
 struct Gate<F> {
     out: *mut f32,
     width: usize,
@@ -80,10 +51,10 @@ struct Gate<F> {
 
 impl<F: Fn(f32) -> f32> Epilogue for Gate<F> {
     #[inline(always)]
-    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize) {
-        for (i, sum) in sums.into_iter().take(count).enumerate() {
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
+        for (i, sum) in sums.iter().enumerate() {
             // SAFETY: element (r, n + i) is inside `out` and this member's.
-            unsafe { *self.out.add(r * self.width + n + i) = (self.activation)(sum) }
+            unsafe { *self.out.add(r * self.width + n + i) = (self.activation)(*sum) }
         }
     }
 }
@@ -96,10 +67,10 @@ struct Up {
 
 impl Epilogue for Up {
     #[inline(always)]
-    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize) {
-        for (i, sum) in sums.into_iter().take(count).enumerate() {
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
+        for (i, sum) in sums.iter().enumerate() {
             // SAFETY: as `Gate`; the same member wrote the element just before.
-            unsafe { *self.out.add(r * self.width + n + i) *= sum }
+            unsafe { *self.out.add(r * self.width + n + i) *= *sum }
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Matches `graph::ops::linear_residual`.
 
-use super::Context;
-use super::product::{self, Epilogue, TILE};
-use crate::graph::ops;
+use super::product::{self, Epilogue};
+use super::{Context, Scratch};
+use crate::graph::{Graph, ops};
+
+pub(super) fn scratch(op: &ops::LinearResidual, graph: &Graph) -> Scratch {
+    product::scratch(op.depth, graph)
+}
 
 pub(super) fn run(op: &ops::LinearResidual, cx: &Context<'_>) {
     let epilogue = Add { x: cx.buffer(op.x), width: op.width };
+    let x = product::rows(cx, op.input, op.weight, op.depth);
     // SAFETY: `input` is (R, depth) and `x` (R, width) by the graph, two different buffers.
-    unsafe { product::deal(cx, op.weight, cx.buffer(op.input), (op.width, op.depth), epilogue) }
+    unsafe { product::deal(cx, op.weight, x, (op.width, op.depth), epilogue) }
 }
 
 struct Add {
@@ -17,10 +22,10 @@ struct Add {
 
 impl Epilogue for Add {
     #[inline(always)]
-    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize) {
-        for (i, sum) in sums.into_iter().take(count).enumerate() {
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
+        for (i, sum) in sums.iter().enumerate() {
             // SAFETY: element (r, n + i) is inside x and this member's.
-            unsafe { *self.x.add(r * self.width + n + i) += sum }
+            unsafe { *self.x.add(r * self.width + n + i) += *sum }
         }
     }
 }

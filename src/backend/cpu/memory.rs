@@ -92,6 +92,12 @@ impl WeightData {
         self.len
     }
 
+    /// All elements; panics as `ptr`.
+    fn values<T: Pod>(&self) -> &[T] {
+        // SAFETY: there are `len` of them, and nobody writes a weight that is loaded.
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.len) }
+    }
+
     /// The first element; f32 or, for bf16, its bits. Panics when `T` is not the weight's type.
     pub fn ptr<T: Pod>(&self) -> *const T {
         assert_eq!(size_of::<T>(), self.elem.size(), "the weight's element type");
@@ -123,29 +129,40 @@ pub struct Arrangement {
     /// Type and number of the result's elements.
     elem: Elem,
     len: usize,
-    arrange: Box<Arrange>,
+    arrange: Arrange,
 }
 
-/// From f32 values in the checkpoint's order to what the op reads, zero before.
-type Arrange = dyn Fn(&[f32], &mut [u8]) + Send + Sync;
+/// From values in the checkpoint's order to what the op reads, zero before.
+enum Arrange {
+    F32(Box<dyn Fn(&[f32], &mut [u8]) + Send + Sync>),
+    /// bf16 as its bits.
+    Bf16(Box<dyn Fn(&[u16], &mut [u8]) + Send + Sync>),
+}
 
 impl Arrangement {
     /// To f32.
     pub fn new(name: &'static str, len: usize, arrange: impl Fn(&[f32], &mut [f32]) + Send + Sync + 'static) -> Self {
         let arrange = move |values: &[f32], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
-        Self { name, elem: Elem::F32, len, arrange: Box::new(arrange) }
+        Self { name, elem: Elem::F32, len, arrange: Arrange::F32(Box::new(arrange)) }
     }
 
-    /// The same, of another name, then through `then` to half as many words.
+    /// From bf16 to words.
+    pub fn pairs(name: &'static str, len: usize, arrange: impl Fn(&[u16], &mut [u32]) + Send + Sync + 'static) -> Self {
+        let arrange = move |values: &[u16], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
+        Self { name, elem: Elem::U32, len, arrange: Arrange::Bf16(Box::new(arrange)) }
+    }
+
+    /// The same from f32, of another name, then through `then` to half as many words.
     pub fn halved(self, name: &'static str, then: fn(&[f32], &mut [u32])) -> Self {
-        let Self { len, arrange, .. } = self;
+        let Self { len, arrange: Arrange::F32(arrange), .. } = self else { panic!("{name} is of f32") };
         let arrange = move |values: &[f32], to: &mut [u8]| {
             let mut whole = vec![0f32; len];
             arrange(values, bytemuck::cast_slice_mut(&mut whole));
             then(&whole, bytemuck::cast_slice_mut(to));
         };
-        Self { name, elem: Elem::U32, len: len / 2, arrange: Box::new(arrange) }
+        Self { name, elem: Elem::U32, len: len / 2, arrange: Arrange::F32(Box::new(arrange)) }
     }
+
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -176,9 +193,13 @@ impl WeightCache {
         }
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight)?,
-            Some(Arrangement { elem, len, arrange, .. }) => {
+            Some(Arrangement { elem, len, arrange: Arrange::F32(arrange), .. }) => {
                 let values = values(checkpoint, weight)?;
                 WeightData::filled(*elem, *len, |to| arrange(&values, to))
+            }
+            Some(Arrangement { elem, len, arrange: Arrange::Bf16(arrange), .. }) => {
+                let data = load(checkpoint, weight)?;
+                WeightData::filled(*elem, *len, |to| arrange(data.values(), to))
             }
         });
         if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {

@@ -2,7 +2,8 @@
 //! what they multiply them with to bf16, too.
 //!
 //! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
-//! element has one order of summation, fixed by its own row alone. One file per op, of the op's name.
+//! element has one order of summation, fixed by its own row alone. Processors differ in that order in one place: those
+//! with AMX multiply bf16 weights by tiles ([`simd::Isa::by_tiles`]). One file per op, of the op's name.
 
 mod accept;
 mod attention;
@@ -107,7 +108,7 @@ impl Executor for CpuExecutor {
     fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
         let ops = || graph.phases().iter().flat_map(|phase| &phase.nodes).map(|node| &node.op);
         let mut arrangements: HashMap<WeightId, Arrangement> = HashMap::new();
-        for (id, arrangement) in ops().filter_map(|op| arrangement_of(op, &graph)) {
+        for (id, arrangement) in ops().flat_map(|op| arrangements_of(op, &graph, self.isa)) {
             let name = arrangement.name();
             let other = arrangements.insert(id, arrangement);
             let same = other.is_none_or(|other| other.name() == name);
@@ -117,7 +118,7 @@ impl Executor for CpuExecutor {
         let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
         let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;
         let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
-        let scratch = ops().map(|op| scratch_of(op, &graph)).fold(Scratch::default(), Scratch::max);
+        let scratch = ops().map(|op| scratch_of(op, &graph, self.isa)).fold(Scratch::default(), Scratch::max);
         Ok(Box::new(CpuPlan {
             arena: Arena {
                 buffers,
@@ -147,25 +148,25 @@ impl Scratch {
     }
 }
 
-fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
+fn scratch_of(op: &Op, graph: &Graph, isa: Isa) -> Scratch {
     match op {
         Op::Embed(_)
-        | Op::LinearResidual(_)
         | Op::Accept(_)
         | Op::CodebookLookup(_)
         | Op::PixelsToInput(_)
         | Op::NearestCode(_)
-        | Op::Linear(_)
         | Op::NormRows(_)
         | Op::PrefixMean(_)
         | Op::SetPrefix(_) => Scratch::default(),
+        Op::Linear(op) => linear::scratch(op, graph),
+        Op::LinearResidual(op) => linear_residual::scratch(op, graph),
         Op::NormQkvRope(op) => norm_qkv_rope::scratch(op, graph),
         Op::Attention(op) => attention::scratch(op),
         Op::NormSwiglu(op) => norm_swiglu::scratch(op, graph),
         Op::NormLogits(op) => norm_logits::scratch(op, graph),
         Op::Sample(op) => sample::scratch(op),
         Op::GroupNormStats(op) => group_norm_stats::scratch(op, graph),
-        Op::Conv2d(op) => conv2d::scratch(op),
+        Op::Conv2d(op) => conv2d::scratch(op, graph, isa),
         Op::SpatialAttention(op) => spatial_attention::scratch(op),
         Op::NormLinear(op) => norm_linear::scratch(op, graph),
         Op::NormGatedGelu(op) => norm_gated_gelu::scratch(op, graph),
@@ -173,12 +174,31 @@ fn scratch_of(op: &Op, graph: &Graph) -> Scratch {
     }
 }
 
-/// The weight that an op wants in another order than the checkpoint's, made once at load.
-fn arrangement_of(op: &Op, graph: &Graph) -> Option<(WeightId, Arrangement)> {
+/// The weights that an op wants in another order than the checkpoint's, made once at load.
+fn arrangements_of(op: &Op, graph: &Graph, isa: Isa) -> Vec<(WeightId, Arrangement)> {
+    let product = |weight| product::arrangement(weight, graph, isa);
     match op {
-        Op::Conv2d(op) => Some(conv2d::arrangement(op, graph.weight_at(op.weight).elem)),
-        Op::NearestCode(op) => Some(nearest_code::arrangement(op)),
-        _ => None,
+        Op::Conv2d(op) => vec![conv2d::arrangement(op, graph, isa)],
+        Op::NearestCode(op) => vec![nearest_code::arrangement(op)],
+        Op::NormQkvRope(op) => Vec::from_iter(product(op.wqkv)),
+        Op::LinearResidual(op) => Vec::from_iter(product(op.weight)),
+        Op::NormSwiglu(op) => Vec::from_iter([op.w1, op.w3].into_iter().filter_map(product)),
+        Op::NormLogits(op) => Vec::from_iter(product(op.output)),
+        Op::Linear(op) => Vec::from_iter(product(op.weight)),
+        Op::NormLinear(op) => Vec::from_iter(product(op.weight)),
+        Op::NormGatedGelu(op) => Vec::from_iter([op.wi_0, op.wi_1].into_iter().filter_map(product)),
+        Op::Embed(_)
+        | Op::Attention(_)
+        | Op::Sample(_)
+        | Op::Accept(_)
+        | Op::CodebookLookup(_)
+        | Op::GroupNormStats(_)
+        | Op::SpatialAttention(_)
+        | Op::PixelsToInput(_)
+        | Op::NormRows(_)
+        | Op::TextAttention(_)
+        | Op::PrefixMean(_)
+        | Op::SetPrefix(_) => Vec::new(),
     }
 }
 

@@ -5,11 +5,11 @@ use super::{Context, Scratch};
 use crate::graph::{Graph, ops};
 
 pub(super) fn scratch(op: &ops::NormLinear, graph: &Graph) -> Scratch {
-    Scratch { shared: graph.max().rows * op.depth, own: 0 }
+    product::scratch(op.depth, graph)
 }
 
 pub(super) fn run(op: &ops::NormLinear, cx: &Context<'_>) {
-    let x = product::normalize(cx, op.x, op.norm, op.depth, op.eps);
+    let x = product::normalize(cx, op.x, op.norm, op.weight, op.depth, op.eps);
     let epilogue = Store { out: cx.buffer(op.out), width: op.width, map: |sum| sum };
     // SAFETY: the scratch holds (R, depth), `out` is (R, width) by the graph.
     unsafe { product::deal_from(cx, (op.weight, op.first), x, (op.width, op.depth), epilogue) }

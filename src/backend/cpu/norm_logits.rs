@@ -5,11 +5,11 @@ use super::{Context, Scratch};
 use crate::graph::{Graph, ops};
 
 pub(super) fn scratch(op: &ops::NormLogits, graph: &Graph) -> Scratch {
-    Scratch { shared: graph.max().rows * op.dim, own: 0 }
+    product::scratch(op.dim, graph)
 }
 
 pub(super) fn run(op: &ops::NormLogits, cx: &Context<'_>) {
-    let x = product::normalize(cx, op.x, op.norm, op.dim, op.eps);
+    let x = product::normalize(cx, op.x, op.norm, op.output, op.dim, op.eps);
     let epilogue = Store { out: cx.buffer(op.logits), width: op.vocab_size, map: |logit| logit };
     // SAFETY: the scratch holds (R, dim), `logits` is (R, vocab_size) by the graph.
     unsafe { product::deal(cx, op.output, x, (op.vocab_size, op.dim), epilogue) }

@@ -1,17 +1,17 @@
 //! Matches `graph::ops::norm_qkv_rope`.
 
-use super::product::{self, Epilogue, TILE};
+use super::product::{self, Epilogue};
 use super::simd::Element;
 use super::{Context, Scratch};
 use crate::graph::{Elem, Graph, NO_SLOT, Row, ops};
 
 pub(super) fn scratch(op: &ops::NormQkvRope, graph: &Graph) -> Scratch {
-    Scratch { shared: graph.max().rows * op.cache.dim(), own: 0 }
+    product::scratch(op.cache.dim(), graph)
 }
 
 pub(super) fn run(op: &ops::NormQkvRope, cx: &Context<'_>) {
     let dim = op.cache.dim();
-    let x = product::normalize(cx, op.x, op.norm, dim, op.eps);
+    let x = product::normalize(cx, op.x, op.norm, op.wqkv, dim, op.eps);
     // SAFETY: wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
     unsafe {
         match op.cache.elem {
@@ -46,35 +46,57 @@ impl<'a, T: Element + bytemuck::Pod> Place<'a, T> {
 
 impl<T: Element> Epilogue for Place<'_, T> {
     #[inline(always)]
-    fn store(&mut self, r: usize, n: usize, mut sums: [f32; TILE], count: usize) {
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
+        // SAFETY: row r is one of the run's.
+        let row = unsafe { *self.rows.add(r) };
+        if row.slot == NO_SLOT {
+            return;
+        }
         let cache = &self.op.cache;
-        let (dim, head_dim) = (cache.dim(), cache.head_dim);
-        let (part, c) = (n / dim, n % dim);
-        // SAFETY: row r is one of the run's; it is checked against the cache, head and channel are inside the
-        // row; head_dim is a multiple of the tile, so no tile crosses a head.
+        cache.check(&row);
+        let head_dim = cache.head_dim;
+        let (mut rest, mut n) = (sums, n);
+        // Heads of q, then of k, then of v; what is here may end one and begin another.
+        while !rest.is_empty() {
+            let (head, c) = (n / head_dim, n % head_dim);
+            let sums;
+            (sums, rest) = rest.split_at_mut(rest.len().min(head_dim - c));
+            n += sums.len();
+            // SAFETY: the row is checked against the cache; head and channels are inside of the row.
+            unsafe { self.place(r, row, (head / cache.n_head, head % cache.n_head), c, sums) }
+        }
+    }
+}
+
+impl<T: Element> Place<'_, T> {
+    /// Channels of a head from `c` on, of q (part 0), k (1) or v (2).
+    ///
+    /// # Safety
+    /// They exist, and the row's slot and position do.
+    #[inline(always)]
+    unsafe fn place(&self, r: usize, row: Row, (part, head): (usize, usize), c: usize, sums: &mut [f32]) {
+        let cache = &self.op.cache;
+        let (slot, position) = (row.slot as usize, row.position as usize);
+        // SAFETY: the caller's.
         unsafe {
-            let row = *self.rows.add(r);
-            if row.slot == NO_SLOT {
+            if part < 2 {
+                let table = self.freqs_cis.add(position * cache.head_dim + c);
+                for (pair, sums) in sums.chunks_exact_mut(2).enumerate() {
+                    let (cos, sin) = (*table.add(2 * pair), *table.add(2 * pair + 1));
+                    let (even, odd) = (sums[0], sums[1]);
+                    sums[0] = even * cos - odd * sin;
+                    sums[1] = odd * cos + even * sin;
+                }
+            }
+            if part == 0 {
+                let q = self.q.add(r * cache.dim() + head * cache.head_dim + c);
+                q.copy_from_nonoverlapping(sums.as_ptr(), sums.len());
                 return;
             }
-            cache.check(&row);
-            let (slot, position) = (row.slot as usize, row.position as usize);
-            if part < 2 {
-                let table = self.freqs_cis.add(position * head_dim + c % head_dim);
-                for pair in 0..count / 2 {
-                    let (cos, sin) = (*table.add(2 * pair), *table.add(2 * pair + 1));
-                    let (even, odd) = (sums[2 * pair], sums[2 * pair + 1]);
-                    sums[2 * pair] = even * cos - odd * sin;
-                    sums[2 * pair + 1] = odd * cos + even * sin;
-                }
-            }
-            let cached = cache.at(self.op.layer, slot, c / head_dim, position) + c % head_dim;
-            for (i, sum) in sums.into_iter().take(count).enumerate() {
-                match part {
-                    0 => *self.q.add(r * dim + c + i) = sum,
-                    1 => *self.k_cache.add(cached + i) = T::from_f32(sum),
-                    _ => *self.v_cache.add(cached + i) = T::from_f32(sum),
-                }
+            let cached = cache.at(self.op.layer, slot, head, position) + c;
+            let to = if part == 1 { self.k_cache } else { self.v_cache }.add(cached);
+            for (i, sum) in sums.iter().enumerate() {
+                *to.add(i) = T::from_f32(*sum);
             }
         }
     }

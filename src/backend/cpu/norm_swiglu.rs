@@ -1,12 +1,12 @@
 //! Matches `graph::ops::norm_swiglu`.
 
 use super::gate::{self, Gated};
-use super::{Context, Scratch};
+use super::{Context, Scratch, product};
 use crate::graph::{Graph, ops};
 use crate::math;
 
 pub(super) fn scratch(op: &ops::NormSwiglu, graph: &Graph) -> Scratch {
-    gate::scratch(op.dim, graph)
+    product::scratch(op.dim, graph)
 }
 
 pub(super) fn run(op: &ops::NormSwiglu, cx: &Context<'_>) {

@@ -2,7 +2,10 @@
 //!
 //! Weights are packed in panels of 32 output channels; one element of `a` meets a whole row of a panel.
 //! Each sum is one chain of fused multiply-adds in ascending k, however rows are tiled and k is cut.
-//! An element is an f32 or a pair of bf16, whose two products the chain takes at once; see [`Simd::fma_pairs`].
+//! An element is an f32 or a pair of bf16, whose two products the chain takes at once; see [`Simd::fma_pairs`]. Where
+//! the processor has tiles, pairs go by them, in another order.
+
+mod tiles;
 
 use crate::backend::cpu::simd::{LANES, Simd, bf16};
 
@@ -156,6 +159,13 @@ pub unsafe fn multiply<S: Simd, T: Factor>(
     first: bool,
     narrow: bool,
 ) {
+    if S::BY_TILES && T::PER == 2 {
+        // SAFETY: passed on; a `Factor` of two channels is a pair.
+        return unsafe {
+            let rows = Rows { at: rows.at.cast(), stride: rows.stride, count: rows.count };
+            tiles::multiply::<S::Tiles>(sums, rows, panel.cast(), depth, first, narrow)
+        };
+    }
     let mut k = 0;
     while k < depth {
         let step = DEPTH.min(depth - k);

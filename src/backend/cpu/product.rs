@@ -1,66 +1,134 @@
 //! y[r, n] = Σ_k weight[n, k] * x[r, k], the inner loop of every generation product.
 //!
-//! One order of summation per output element, whatever the number of rows: sixteen partial sums, the j-th
+//! bf16 weights go by [`tiles`] where the processor has them; here is everything else. One order of summation per output element, whatever the number of rows: sixteen partial sums, the j-th
 //! over k ≡ j mod 16 in ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight
 //! rows and several activation rows only decide which elements are computed side by side.
 
+mod rows;
+mod tiles;
+
 use std::ops::{Range, RangeInclusive};
 
+pub use self::rows::{Rows, normalize, normalize_into, rows, scratch};
 use super::Context;
-use super::simd::{Element, LANES, LINE, Simd, kernel, prefetch};
-use crate::graph::{BufferId, Elem, WeightId};
+use super::memory::Arrangement;
+use super::simd::{Element, Isa, LANES, LINE, Simd, kernel, prefetch};
+use crate::graph::{Elem, Graph, Weight, WeightId};
 
-/// The most weight rows of a tile. Pieces begin at multiples of it, so a rotation's pairs and a head's rows stay together.
-pub const TILE: usize = 4;
+/// The most weight rows of a tile.
+const TILE: usize = 4;
 
 /// Weight elements that are asked for before they are needed, counted from a tile's last row.
 const AHEAD: usize = 2048;
 
-/// Weight rows that a member takes at a time, a multiple of the first: a long stream while much is left, a short one at
-/// the end.
+/// Weight rows that a member takes at a time, a multiple of the first, so a rotation's pairs stay together: a long stream
+/// while much is left, a short one at the end.
 pub const PIECES: RangeInclusive<usize> = 16..=128;
 
-/// Takes the finished sums of a tile.
+/// Takes finished sums.
 pub trait Epilogue {
-    /// `sums[i]` is y[r, n + i] for the first `count`; the others mean nothing.
-    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize);
+    /// `sums[i]` is y[r, n + i]. Pairs stay together, where n + i begins with an even number.
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]);
 }
 
-/// A weight matrix and the rows it meets.
+/// Rows of a weight matrix and the activation rows that they meet.
 #[derive(Clone, Copy)]
-pub struct Product<T> {
-    /// (N, K)
-    pub weight: *const T,
-    /// (R, K)
-    pub x: *const f32,
+pub struct Product {
+    pub weight: Matrix,
+    /// The weight's row that counts as n = 0.
+    pub first: usize,
+    pub x: Rows,
     /// K
     pub depth: usize,
     /// R
     pub rows: usize,
 }
 
+impl Product {
+    /// Where row `n` of the weight begins; it need not exist.
+    pub fn address(&self, n: usize) -> *const u8 {
+        let n = self.first + n;
+        match self.weight {
+            Matrix::F32(weight) => weight.wrapping_add(n * self.depth).cast(),
+            Matrix::Bf16(weight) => weight.wrapping_add(n * self.depth).cast(),
+            Matrix::Tiles(weight) => weight.wrapping_add(tiles::at(n, self.depth)).cast(),
+        }
+    }
+}
+
+/// A weight (N, K) in memory.
+#[derive(Clone, Copy)]
+pub enum Matrix {
+    F32(*const f32),
+    Bf16(*const u16),
+    /// In the [`tiles::arrangement`].
+    Tiles(*const u32),
+}
+
+impl Matrix {
+    pub fn of(cx: &Context<'_>, weight: WeightId) -> Self {
+        let data = cx.weight(weight);
+        match data.elem() {
+            Elem::U32 => Self::Tiles(data.ptr()),
+            Elem::Bf16 => Self::Bf16(data.ptr()),
+            _ => Self::F32(data.ptr()),
+        }
+    }
+}
+
+/// The form in which a product reads a weight (N, K), if it is not the checkpoint's.
+pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> Option<(WeightId, Arrangement)> {
+    let Weight { shape, elem, .. } = graph.weight_at(weight);
+    (isa.by_tiles() && *elem == Elem::Bf16).then(|| (weight, tiles::arrangement(shape[0], shape[1])))
+}
+
 /// Weight rows that a thread takes.
-pub struct Piece<T> {
+pub struct Piece {
     pub rows: Range<usize>,
     /// What the thread reads afterwards: it is asked for before the rows end. Any address will do.
-    pub next: *const T,
+    pub next: *const u8,
 }
 
 /// Computes the elements of a piece of the weight's rows for all activation rows.
 ///
 /// # Safety
 /// `weight` holds the piece's rows, `x` holds `rows`; `epilogue` may be given exactly these.
-pub unsafe fn product<T: Element, E: Epilogue>(
-    isa: super::simd::Isa,
-    p: Product<T>,
-    piece: Piece<T>,
-    epilogue: &mut E,
-) {
+pub unsafe fn product<E: Epilogue>(isa: Isa, p: Product, piece: Piece, epilogue: &mut E) {
+    let Product { first, depth, rows, .. } = p;
     // SAFETY: passed on.
-    unsafe { dispatch(isa, p, piece, epilogue) }
+    unsafe {
+        match (p.weight, p.x) {
+            (Matrix::F32(weight), Rows::Plain(x)) => {
+                plain(isa, Operands { weight, first, x, depth, rows }, piece, epilogue)
+            }
+            (Matrix::Bf16(weight), Rows::Plain(x)) => {
+                plain(isa, Operands { weight, first, x, depth, rows }, piece, epilogue)
+            }
+            (Matrix::Tiles(weight), Rows::Packed(x)) => {
+                tiles::product(isa, Operands { weight, first, x, depth, rows }, piece, epilogue)
+            }
+            _ => unreachable!("rows are packed for tiles, and for these alone"),
+        }
+    }
 }
 
-kernel!(fn dispatch[T: Element, E: Epilogue](p: Product<T>, piece: Piece<T>, epilogue: &mut E) = body);
+/// A [`Product`], its weight of type `T` and its activations of type `X`.
+#[derive(Clone, Copy)]
+struct Operands<T, X = f32> {
+    weight: *const T,
+    first: usize,
+    x: *const X,
+    depth: usize,
+    rows: usize,
+}
+
+/// Address of element `at` of a stream of `len` that begins at `from`, or where it comes in `next`, which follows.
+#[inline(always)]
+fn ahead<T>(from: *const T, at: usize, len: usize, next: *const u8) -> *const u8 {
+    if at < len { from.wrapping_add(at).cast() } else { next.wrapping_add((at - len) * size_of::<T>()) }
+}
+
+kernel!(fn plain[T: Element, E: Epilogue](p: Operands<T>, piece: Piece, epilogue: &mut E) = body);
 
 /// Goes through the weight rows once: a few of them meet all activation rows while they are in cache.
 ///
@@ -70,7 +138,7 @@ kernel!(fn dispatch[T: Element, E: Epilogue](p: Product<T>, piece: Piece<T>, epi
 /// 28 GB/s at which it can be read. Where a vector takes two of sixteen
 /// registers, the sums of two weight rows are what fits.
 #[inline(always)]
-unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, mut piece: Piece<T>, epilogue: &mut E) {
+unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Operands<T>, mut piece: Piece, epilogue: &mut E) {
     let most = if S::REGISTERS >= 32 || p.rows == 1 { TILE } else { 2 };
     while !piece.rows.is_empty() {
         let count = match piece.rows.len() {
@@ -101,8 +169,8 @@ unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Product<T>, mut piece: Piece
 /// A piece's first `COUNT` rows times `HEIGHT` activation rows, their sums in registers; returns `HEIGHT`.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGHT: usize>(
-    p: Product<T>,
-    piece: &Piece<T>,
+    p: Operands<T>,
+    piece: &Piece,
     r: usize,
     epilogue: &mut E,
 ) -> usize {
@@ -110,7 +178,7 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
     let (n, end) = (piece.rows.start, piece.rows.len() * k);
     // SAFETY: the caller vouches for COUNT rows of the weight from n on and rows r..r + HEIGHT of x, each k long.
     unsafe {
-        let weight = p.weight.add(n * k);
+        let weight = p.weight.add((p.first + n) * k);
         let x = p.x.add(r * k);
         let mut sums = [[S::splat(0.0); COUNT]; HEIGHT];
         let mut at = 0;
@@ -119,12 +187,7 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
                 // In their order in memory, though the tile reads its rows side by side: so early that the last row's come
                 // in time.
                 for line in (0..COUNT * 2 * LANES).step_by(LINE / size_of::<T>()) {
-                    let ahead = (COUNT - 1) * k + AHEAD + COUNT * at + line;
-                    prefetch(if ahead < end {
-                        weight.wrapping_add(ahead)
-                    } else {
-                        piece.next.wrapping_add(ahead - end)
-                    });
+                    prefetch(ahead(weight, (COUNT - 1) * k + AHEAD + COUNT * at + line, end, piece.next));
                 }
             }
             step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k);
@@ -135,8 +198,7 @@ unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGH
         for (h, sums) in sums.into_iter().enumerate() {
             let mut all = [S::splat(0.0); TILE];
             all[..COUNT].copy_from_slice(&sums);
-            let out = S::reduce_add_4(all);
-            epilogue.store(r + h, n, out, COUNT);
+            epilogue.store(r + h, n, &mut S::reduce_add_4(all)[..COUNT]);
         }
     }
     HEIGHT
@@ -198,11 +260,12 @@ unsafe fn rest<S: Simd, T: Element, const COUNT: usize, const HEIGHT: usize>(
 /// Deals the weight's rows out to the team and computes all rows' elements.
 ///
 /// # Safety
-/// `x` holds the run's rows of `depth` each; `epilogue` writes what its elements name and nothing else.
+/// `x` holds the run's rows of `depth` each, as [`rows`] or [`normalize`] gave it for the weight; `epilogue` writes what
+/// its elements name and nothing else.
 pub unsafe fn deal<E: Epilogue>(
     cx: &Context<'_>,
     weight: WeightId,
-    x: *const f32,
+    x: Rows,
     (width, depth): (usize, usize),
     epilogue: E,
 ) {
@@ -217,29 +280,21 @@ pub unsafe fn deal<E: Epilogue>(
 pub unsafe fn deal_from<E: Epilogue>(
     cx: &Context<'_>,
     (weight, first): (WeightId, usize),
-    x: *const f32,
+    x: Rows,
     (width, depth): (usize, usize),
     mut epilogue: E,
 ) {
-    let data = cx.weight(weight);
-    assert!((first + width) * depth <= data.len(), "rows {first} to {} outside the weight", first + width);
-    let (rows, skip) = (cx.extent.rows, first * depth);
-    cx.member.deal_streams(width, PIECES, |range, next| {
+    let product = Product { weight: Matrix::of(cx, weight), first, x, depth, rows: cx.extent.rows };
+    let (stop, len) = (first + width, cx.weight(weight).len());
+    let end = match product.weight {
+        Matrix::Tiles(_) => tiles::at(stop.next_multiple_of(tiles::ROWS), depth),
+        _ => stop * depth,
+    };
+    assert!(end <= len, "rows {first} to {stop} outside the weight");
+    cx.member.deal_streams(width, PIECES, |rows, next| {
+        let piece = Piece { rows, next: product.address(next) };
         // SAFETY: the weight has those rows; the rest is the caller's.
-        unsafe {
-            match data.elem() {
-                Elem::Bf16 => {
-                    let weight = data.ptr::<u16>().add(skip);
-                    let piece = Piece { rows: range, next: weight.add(next * depth) };
-                    product(cx.isa, Product { weight, x, depth, rows }, piece, &mut epilogue);
-                }
-                _ => {
-                    let weight = data.ptr::<f32>().add(skip);
-                    let piece = Piece { rows: range, next: weight.add(next * depth) };
-                    product(cx.isa, Product { weight, x, depth, rows }, piece, &mut epilogue);
-                }
-            }
-        }
+        unsafe { self::product(cx.isa, product, piece, &mut epilogue) }
     });
 }
 
@@ -253,58 +308,10 @@ pub struct Store<F> {
 
 impl<F: Fn(f32) -> f32> Epilogue for Store<F> {
     #[inline(always)]
-    fn store(&mut self, r: usize, n: usize, sums: [f32; TILE], count: usize) {
-        for (i, sum) in sums.into_iter().take(count).enumerate() {
+    fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
+        for (i, sum) in sums.iter().enumerate() {
             // SAFETY: element (r, n + i) is inside `out` and this member's.
-            unsafe { *self.out.add(r * self.width + n + i) = (self.map)(sum) }
-        }
-    }
-}
-
-/// RMSNorm of every row of `x` into the shared scratch, (R, width).
-///
-/// The weight is applied after the division, as LlamaGen does.
-pub fn normalize(cx: &Context<'_>, x: BufferId, norm: WeightId, width: usize, eps: f32) -> *const f32 {
-    let out = cx.shared_scratch();
-    normalize_into(cx, out, x, norm, width, eps);
-    out
-}
-
-/// RMSNorm of every row of `x` into `out`, (R, width).
-pub fn normalize_into(cx: &Context<'_>, out: *mut f32, x: BufferId, norm: WeightId, width: usize, eps: f32) {
-    let (x, weight) = (cx.buffer::<f32>(x), cx.weight(norm).ptr::<f32>());
-    cx.member.deal(cx.extent.rows, 1, |rows| {
-        for r in rows {
-            // SAFETY: row r of x and of `out` is this member's; both are `width` wide.
-            unsafe { rms_norm(cx.isa, out.add(r * width), x.add(r * width), weight, width, eps) }
-        }
-    });
-}
-
-kernel!(fn rms_norm(out: *mut f32, x: *const f32, weight: *const f32, width: usize, eps: f32) = rms_norm_body);
-
-#[inline(always)]
-unsafe fn rms_norm_body<S: Simd>(out: *mut f32, x: *const f32, weight: *const f32, width: usize, eps: f32) {
-    let whole = width / LANES * LANES;
-    let rest = width - whole;
-    // SAFETY: all three hold `width` elements.
-    unsafe {
-        let mut squares = S::splat(0.0);
-        for at in (0..whole).step_by(LANES) {
-            let x = S::load(x.add(at));
-            squares = S::fma(x, x, squares);
-        }
-        if rest > 0 {
-            let x = S::load_partial(x.add(whole), rest);
-            squares = S::fma(x, x, squares);
-        }
-        let rstd = S::splat(1.0 / (S::reduce_add(squares) / width as f32 + eps).sqrt());
-        for at in (0..whole).step_by(LANES) {
-            S::store(out.add(at), S::mul(S::mul(S::load(x.add(at)), rstd), S::load(weight.add(at))));
-        }
-        if rest > 0 {
-            let y = S::mul(S::load_partial(x.add(whole), rest), rstd);
-            S::store_partial(out.add(whole), S::mul(y, S::load_partial(weight.add(whole), rest)), rest);
+            unsafe { *self.out.add(r * self.width + n + i) = (self.map)(*sum) }
         }
     }
 }

@@ -16,11 +16,12 @@ use std::ops::Range;
 use self::load::Source;
 use self::store::Sink;
 use self::winograd::{Doubled, Square};
+use super::simd::Isa;
 use super::{Arrangement, Context, Scratch, panels};
 use crate::graph::ops::{Conv2d, Kernel};
-use crate::graph::{Elem, WeightId};
+use crate::graph::{Elem, Graph, WeightId};
 
-/// How a convolution is computed; decided by its shape alone.
+/// How a convolution is computed; decided by its shape and by what multiplies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Method {
     /// Tap by tap.
@@ -32,12 +33,14 @@ enum Method {
 }
 
 impl Method {
-    fn of(op: &Conv2d) -> Self {
+    fn of(op: &Conv2d, factors: Factors) -> Self {
         // Transformed weights are 4 (25/9) times as many: 127 MB more for VQ-16's decoder. Above this size that
         // would cost much memory and save little time: such layers work on the smallest maps.
         const MOST: usize = 256 * 256;
         let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
         match op.kernel {
+            // Tiles multiply faster than anything transforms, and without a transform roundings stay as they are.
+            Kernel::Square if factors == Factors::Tiles => Self::Direct,
             Kernel::Square if fits && op.channels_in * op.channels_out <= MOST => Self::WinogradSquare,
             Kernel::Upsample if fits => Self::WinogradDoubled,
             _ => Self::Direct,
@@ -45,12 +48,32 @@ impl Method {
     }
 }
 
-/// The form in which the op reads its weight, which the graph has as `elem`.
-pub(super) fn arrangement(op: &Conv2d, elem: Elem) -> (WeightId, Arrangement) {
+/// What a convolution multiplies, and by which instructions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Factors {
+    F32,
+    Pairs,
+    Tiles,
+}
+
+impl Factors {
+    fn of(op: &Conv2d, graph: &Graph, isa: Isa) -> Self {
+        // Pairs of channels want an even number of them; the encoder's three are soon multiplied.
+        if graph.weight_at(op.weight).elem != Elem::Bf16 || !op.channels_in.is_multiple_of(2) {
+            return Self::F32;
+        }
+        if isa.by_tiles() { Self::Tiles } else { Self::Pairs }
+    }
+}
+
+/// The form in which the op reads its weight.
+pub(super) fn arrangement(op: &Conv2d, graph: &Graph, isa: Isa) -> (WeightId, Arrangement) {
+    let factors = Factors::of(op, graph, isa);
+    let method = Method::of(op, factors);
     let (c, n) = (op.channels_in, op.channels_out);
     let taps = op.kernel.side() * op.kernel.side();
     let len = |positions| panels::packed_len(n, c, positions);
-    let arrangement = match Method::of(op) {
+    let arrangement = match method {
         Method::Direct => {
             Arrangement::new("panels", len(taps), move |oihw, packed| panels::pack(oihw, n, c, taps, packed))
         }
@@ -61,11 +84,10 @@ pub(super) fn arrangement(op: &Conv2d, elem: Elem) -> (WeightId, Arrangement) {
             winograd::transform_weight::<_, 4, 5>(Doubled, oihw, c, packed);
         }),
     };
-    // Pairs of channels want an even number of them; the encoder's three are soon multiplied.
-    if elem != Elem::Bf16 || !c.is_multiple_of(2) {
+    if factors == Factors::F32 {
         return (op.weight, arrangement);
     }
-    let name = match Method::of(op) {
+    let name = match method {
         Method::Direct => "panels_bf16",
         Method::WinogradSquare => "winograd_square_bf16",
         Method::WinogradDoubled => "winograd_doubled_bf16",
@@ -73,8 +95,8 @@ pub(super) fn arrangement(op: &Conv2d, elem: Elem) -> (WeightId, Arrangement) {
     (op.weight, arrangement.halved(name, panels::pair))
 }
 
-pub(super) fn scratch(op: &Conv2d) -> Scratch {
-    let own = match Method::of(op) {
+pub(super) fn scratch(op: &Conv2d, graph: &Graph, isa: Isa) -> Scratch {
+    let own = match Method::of(op, Factors::of(op, graph, isa)) {
         Method::Direct => direct::scratch(op),
         Method::WinogradSquare => winograd::scratch::<6, 6>(op, 4),
         Method::WinogradDoubled => winograd::scratch::<4, 5>(op, 2),
@@ -84,7 +106,13 @@ pub(super) fn scratch(op: &Conv2d) -> Scratch {
 }
 
 pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
-    let method = Method::of(op);
+    let weight = cx.weight(op.weight);
+    let factors = match weight.elem() {
+        Elem::U32 if cx.isa.by_tiles() => Factors::Tiles,
+        Elem::U32 => Factors::Pairs,
+        _ => Factors::F32,
+    };
+    let method = Method::of(op, factors);
     let block = match method {
         Method::Direct => direct::block(op),
         _ => winograd::block(op),
@@ -97,8 +125,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
     let groups = panels.div_ceil(group);
-    let weight = cx.weight(op.weight);
-    let pairs = weight.elem() == Elem::U32;
+    let pairs = factors != Factors::F32;
     cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {
         for task in tasks {
             let (image, block_at, group_at) = (task / groups / blocks, task / groups % blocks, task % groups);

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::tiles::Emulated;
 use super::{LANES, Simd, bf16};
 
 #[derive(Clone, Copy)]
@@ -33,6 +34,8 @@ unsafe fn widen(bits: __m128i) -> __m256 {
 
 impl Simd for Avx2 {
     const REGISTERS: usize = 8;
+    const BY_TILES: bool = false;
+    type Tiles = Emulated;
     type V = [__m256; 2];
     type Pairs = [__m256i; 2];
 

@@ -6,12 +6,20 @@
 //! Products of bf16 pairs are what AVX512-BF16's `vdpbf16ps` computes: two fused multiply-adds in f32, the
 //! upper halves' first. It takes denormals for zero, which the others do not; bf16 operands are therefore zero or
 //! at least [`LEAST_BF16`], so that no product or sum is ever denormal.
+//!
+//! AMX adds in an order of its own, which nothing else has at its speed: where products of bf16 go by [`tiles`], sums
+//! are rounded elsewhere than on other processors ([`Isa::by_tiles`]), and the same as by tiles that are emulated.
 
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod portable;
+pub mod tiles;
+
+use self::tiles::Tiles;
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -35,16 +43,20 @@ pub fn prefetch<T>(at: *const T) {
 /// Instruction sets, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AVX-512 with AMX's products of bf16 tiles.
+    Amx,
     /// AVX-512 with products of bf16 pairs.
     Avx512Bf16,
     Avx512,
     Avx2,
     Portable,
+    /// The bits of [`Isa::Amx`] on any processor, slowly.
+    AmxPortable,
 }
 
 impl Isa {
-    /// The best one of this processor, or the one that `SMALTI_CPU` names (`avx512_bf16`, `avx512`, `avx2`,
-    /// `portable`) if the processor has it.
+    /// The best one of this processor, or the one that `SMALTI_CPU` names (`amx`, `avx512_bf16`, `avx512`, `avx2`,
+    /// `portable`, `amx_portable`) if the processor has it.
     pub fn detect() -> Self {
         let wanted = std::env::var("SMALTI_CPU").ok();
         Self::available().into_iter().find(|isa| wanted.as_deref().is_none_or(|name| name == isa.name())).unwrap_or(
@@ -66,6 +78,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq");
             if avx512 && avx2 {
                 if is_x86_feature_detected!("avx512bf16") {
+                    if amx::usable() {
+                        isas.push(Self::Amx);
+                    }
                     isas.push(Self::Avx512Bf16);
                 }
                 isas.push(Self::Avx512);
@@ -74,17 +89,24 @@ impl Isa {
                 isas.push(Self::Avx2);
             }
         }
-        isas.push(Self::Portable);
+        isas.extend([Self::Portable, Self::AmxPortable]);
         isas
     }
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512Bf16 => "avx512_bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
+            Self::AmxPortable => "amx_portable",
         }
+    }
+
+    /// Whether products of bf16 weights go by [`tiles`]. All instruction sets that say the same give the same bits.
+    pub fn by_tiles(self) -> bool {
+        matches!(self, Self::Amx | Self::AmxPortable)
     }
 }
 
@@ -97,6 +119,9 @@ impl Isa {
 pub trait Simd: Copy {
     /// Vectors that the processor's registers hold.
     const REGISTERS: usize;
+    /// Whether products of bf16 go by `Tiles`; if not, there may be none.
+    const BY_TILES: bool;
+    type Tiles: Tiles;
     type V: Copy;
     /// Sixteen pairs of bf16, the first of each in the lower half.
     type Pairs: Copy;
@@ -138,6 +163,7 @@ pub trait Simd: Copy {
 
 /// Rows of f32 or bf16, widened while loading.
 pub trait Element: Copy {
+    const BF16: bool;
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
@@ -149,6 +175,8 @@ pub trait Element: Copy {
 }
 
 impl Element for f32 {
+    const BF16: bool = false;
+
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         unsafe { S::load(from) }
@@ -167,6 +195,8 @@ impl Element for f32 {
 
 /// bf16 as its bits.
 impl Element for u16 {
+    const BF16: bool = true;
+
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         unsafe { S::load_bf16(from) }
@@ -218,9 +248,9 @@ macro_rules! kernel {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::backend::cpu::simd::Isa::Avx512Bf16 | $crate::backend::cpu::simd::Isa::Avx512 => {
-                        avx512 $(::<$($t),*>)? ($($arg),*)
-                    }
+                    $crate::backend::cpu::simd::Isa::Amx
+                    | $crate::backend::cpu::simd::Isa::Avx512Bf16
+                    | $crate::backend::cpu::simd::Isa::Avx512 => avx512 $(::<$($t),*>)? ($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::backend::cpu::simd::Isa::Avx2 => avx2 $(::<$($t),*>)? ($($arg),*),
                     _ => $body::<$crate::backend::cpu::simd::portable::Portable $($(, $t)*)?>($($arg),*),
@@ -231,7 +261,7 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
-/// As `kernel!`, for kernels that multiply pairs of bf16: AVX512-BF16 gets an instance of its own.
+/// As `kernel!`, for kernels that multiply pairs or tiles of bf16: AVX512-BF16 and AMX get instances of their own.
 macro_rules! pair_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
@@ -242,12 +272,22 @@ macro_rules! pair_kernel {
             unsafe fn avx512_bf16 $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
                 unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Bf16 $($(, $t)*)?>($($arg),*) }
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            unsafe fn amx $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Amx $($(, $t)*)?>($($arg),*) }
+            }
             $crate::backend::cpu::simd::kernel!(fn others $([$($t: $bound),*])? ($($arg: $ty),*) $(-> $ret)? = $body);
             // SAFETY: as in `kernel!`.
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
+                    $crate::backend::cpu::simd::Isa::Amx => amx $(::<$($t),*>)? ($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
                     $crate::backend::cpu::simd::Isa::Avx512Bf16 => avx512_bf16 $(::<$($t),*>)? ($($arg),*),
+                    $crate::backend::cpu::simd::Isa::AmxPortable => {
+                        $body::<$crate::backend::cpu::simd::portable::PortableTiles $($(, $t)*)?>($($arg),*)
+                    }
                     _ => others $(::<$($t),*>)? (isa, $($arg),*),
                 }
             }

@@ -1,17 +1,24 @@
 //! The portable path: arrays that the compiler vectorizes as far as the target allows.
 
+use super::tiles::Emulated;
 use super::{LANES, Simd, bf16};
 
+/// With products of bf16 by emulated tiles, or without.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Family<const TILES: bool>;
+
+pub type Portable = Family<false>;
+pub type PortableTiles = Family<true>;
 
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-impl Simd for Portable {
+impl<const TILES: bool> Simd for Family<TILES> {
     const REGISTERS: usize = 4;
+    const BY_TILES: bool = TILES;
+    type Tiles = Emulated;
     type V = [f32; LANES];
     type Pairs = [u32; LANES];
 
