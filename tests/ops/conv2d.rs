@@ -15,7 +15,7 @@ use smalti::graph::twin::Twin;
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source};
 
 use crate::common::compare;
-use crate::harness::{Case, Random, U};
+use crate::harness::{Case, Order, Random, U};
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -270,7 +270,7 @@ const PAIRS: Elems = Elems { x: Elem::F32, weight: Elem::Bf16, out: Elem::F32 };
 /// of those hold for one element in 10^8; the weights here are bf16 already. Winograd rounds both factors of its
 /// products instead, √2 of that, and magnifies them by 7.1 or 3 as on top of this file, for an element whose
 /// neighbourhood is as large as the largest. f32's share is that of [`roundings`].
-fn allowed_in_pairs(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
+fn allowed_in_pairs(case: &Case, op: &Conv2d, order: Order, expected: &[f64]) -> Vec<f64> {
     const BF16_U: f64 = 1.0 / 256.0;
     let (products, squares) = (sums(case, op, f64::abs), sums(case, op, |x| x * x));
     let bias = |i: usize| f64::from(case.weights[op.bias.index()][i % op.channels_out]);
@@ -278,6 +278,8 @@ fn allowed_in_pairs(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
     let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
     let magnified = match op.kernel {
+        // Tiles go tap by tap.
+        Kernel::Square if order == Order::Tiles => 1.0,
         Kernel::Square if fits && op.channels_in * op.channels_out <= 256 * 256 => 2f64.sqrt() * 7.1,
         Kernel::Upsample if fits => 2f64.sqrt() * 3.0,
         _ => 1.0,
@@ -293,24 +295,27 @@ fn allowed_in_pairs(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
 
 fn check_in_pairs(shape: Shape) {
     let (case, op) = case(&shape, PAIRS);
-    // All instruction sets leave the same bits, AVX512-BF16's among them.
-    let (left, twin) = (case.run_everywhere(), case.twin());
-    let (found, expected) = (case.values(&left, op.out), &twin.buffers[op.out.index()]);
-    let what = format!("{:?} {:?} {:?} x {} in bf16", shape.kernel, shape.size, shape.channels, shape.images);
-    let allowed = allowed_in_pairs(&case, &op, expected);
+    let twin = case.twin();
+    let expected = &twin.buffers[op.out.index()];
     let rms = |values: &mut dyn Iterator<Item = f64>| {
         let (sum, count) = values.fold((0.0, 0), |(sum, count), x| (sum + x * x, count + 1));
         (sum / f64::from(count)).sqrt()
     };
-    if shape.store == Store::Rgb8 {
-        compare(&what, found.iter().copied(), expected, |i| 1.0 + (127.5 * allowed[i]).floor());
-    } else {
-        let share = compare(&what, found.iter().copied(), expected, |i| allowed[i]);
-        let off = rms(&mut found.iter().zip(expected).map(|(x, y)| x - y)) / rms(&mut expected.iter().copied());
-        println!("{what}: {share:.3} of the allowance, off by {off:.5} rms");
-    }
-    if shape.images > 1 {
-        case.check_rows_alone(&left, &[op.out]);
+    // All instruction sets of an order leave the same bits: AVX512-BF16 and those without, AMX and its emulation.
+    for (order, left) in case.run_in_each_order() {
+        let found = case.values(&left, op.out);
+        let what = format!("{:?} {:?} {:?} x {} {order:?}", shape.kernel, shape.size, shape.channels, shape.images);
+        let allowed = allowed_in_pairs(&case, &op, order, expected);
+        if shape.store == Store::Rgb8 {
+            compare(&what, found.iter().copied(), expected, |i| 1.0 + (127.5 * allowed[i]).floor());
+        } else {
+            let share = compare(&what, found.iter().copied(), expected, |i| allowed[i]);
+            let off = rms(&mut found.iter().zip(expected).map(|(x, y)| x - y)) / rms(&mut expected.iter().copied());
+            println!("{what}: {share:.3} of the allowance, off by {off:.5} rms");
+        }
+        if shape.images > 1 {
+            case.check_rows_alone_in(order, &left, &[op.out]);
+        }
     }
 }
 

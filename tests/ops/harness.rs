@@ -144,20 +144,33 @@ impl Case {
 
     /// Runs on every instruction set with one and two threads; all must leave the same bits. Returns them.
     pub fn run_everywhere(&self) -> Left {
-        let mut first: Option<Left> = None;
-        for isa in Isa::available() {
-            for threads in [1, 2] {
-                let left = self.run(&CpuExecutor::with_isa(threads, isa));
-                let Some(first) = &first else {
-                    first = Some(left);
-                    continue;
-                };
-                for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(first)) {
-                    assert!(found == expected, "`{}` differs on {isa:?}, {threads} threads", self.graph.at(id).name);
+        let mut lefts = self.run_in_each_order();
+        assert!(lefts.len() == 1, "{} depends on the order of sums", self.graph.name());
+        lefts.remove(0).1
+    }
+
+    /// Runs on every instruction set with one and two threads; all that add in the same order must leave the same bits.
+    /// Returns those of each order, or once if they are the same.
+    pub fn run_in_each_order(&self) -> Vec<(Order, Left)> {
+        let mut lefts: Vec<(Order, Left)> = Vec::new();
+        for order in [Order::Lanes, Order::Tiles] {
+            let mut first: Option<Left> = None;
+            for isa in order.instruction_sets() {
+                for threads in [1, 2] {
+                    let left = self.run(&CpuExecutor::with_isa(threads, isa));
+                    let first = first.get_or_insert_with(|| left.clone());
+                    for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(&*first)) {
+                        let name = &self.graph.at(id).name;
+                        assert!(found == expected, "`{name}` differs on {isa:?}, {threads} threads");
+                    }
                 }
             }
+            let left = first.expect("every processor has portable code");
+            if lefts.iter().all(|(_, other)| left != *other) {
+                lefts.push((order, left));
+            }
         }
-        first.expect("every processor has an instruction set")
+        lefts
     }
 
     /// Runs the CUDA kernels in every way of [`simt::WAYS`], each checked against the others: all must leave the
@@ -227,7 +240,12 @@ impl Case {
     /// Runs every row of the step alone, as row 0, and compares the bits it leaves in the buffers `outputs`,
     /// one per row, with those it left among the others.
     pub fn check_rows_alone(&self, left: &Left, outputs: &[BufferId]) {
-        self.check_rows_alone_on(&CpuExecutor::new(2), left, outputs);
+        self.check_rows_alone_in(Order::Lanes, left, outputs);
+    }
+
+    /// The same, of an order of [`Case::run_in_each_order`].
+    pub fn check_rows_alone_in(&self, order: Order, left: &Left, outputs: &[BufferId]) {
+        self.check_rows_alone_on(&CpuExecutor::with_isa(2, order.instruction_sets()[0]), left, outputs);
     }
 
     /// The same with the CUDA kernels, where the SIMT executor is to be had.
@@ -301,10 +319,33 @@ fn encode(x: f32, elem: Elem) -> Vec<u8> {
     }
 }
 
-/// Rounding of a sum of `depth` products in the executors' order, relative to Σ |a b|: each of sixteen lanes
-/// rounds depth / 16 times, then four times in the tree; the inputs carry `input` roundings of their own.
-pub fn sum_error(depth: usize, input: f64) -> f64 {
-    (depth as f64 / 16.0 + 5.0 + input) * U
+/// An order in which the CPU executor's instruction sets sum the products of bf16 weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    /// In sixteen lanes, then over a tree; of all other weights, too.
+    Lanes,
+    /// By AMX's tiles, in hardware where the processor has them, and emulated.
+    Tiles,
+}
+
+impl Order {
+    /// All of this processor that add so, best first.
+    pub fn instruction_sets(self) -> Vec<Isa> {
+        Isa::available().into_iter().filter(|isa| isa.by_tiles() == (self == Self::Tiles)).collect()
+    }
+
+    /// Rounding of a sum of `depth` products, relative to Σ |a b|; the inputs carry `input` roundings of their own.
+    ///
+    /// Each of sixteen lanes rounds depth / 16 times, then four times in the tree. Of 32 products two chains of sixteen
+    /// are summed by a tile, then both, then the sum so far takes them, once for each of an f32's three parts, of which
+    /// the second is at most 2^-7 of the first.
+    pub fn sum_error(self, depth: usize, input: f64) -> f64 {
+        let roundings = match self {
+            Self::Lanes => depth as f64 / 16.0 + 5.0,
+            Self::Tiles => 3.0 * depth.div_ceil(32) as f64 + 17.0 * (1.0 + 1.0 / 64.0),
+        };
+        (roundings + input) * U
+    }
 }
 
 /// Rounding of an RMSNorm of `width`, in units of [`U`]: half of the squares' sum, the root, the division

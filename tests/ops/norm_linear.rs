@@ -3,7 +3,7 @@
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
 use crate::common::compare;
-use crate::harness::{Case, ROW_COUNTS, Random, cuda_normed_error, largest_sum, norm_roundings, sum_error};
+use crate::harness::{Case, ROW_COUNTS, Random, cuda_normed_error, largest_sum, norm_roundings};
 
 fn case(elem: Elem, (first, width, of): (usize, usize, usize), depth: usize, rows: usize) -> (Case, ops::NormLinear) {
     let extent = Extent { rows, draws: 0 };
@@ -37,17 +37,19 @@ fn matches_its_twin() {
         for (part, depth) in sizes {
             for rows in ROW_COUNTS {
                 let (case, op) = case(elem, part, depth, rows);
-                let (left, before, twin) = (case.run_everywhere(), case.twin_before(), case.twin());
+                let (before, twin) = (case.twin_before(), case.twin());
                 let largest: Vec<f64> = (0..rows)
                     .map(|r| {
                         largest_sum(&before, op.weight, &before.rms_norm(op.norm, before.row(op.x, r, depth), op.eps))
                     })
                     .collect();
-                let what = format!("{elem:?} {part:?} of {depth} x {rows}");
-                compare(&what, case.values(&left, op.out), &twin.buffers[op.out.index()], |i| {
-                    sum_error(depth, norm_roundings(depth)) * largest[i / op.width]
-                });
-                case.check_rows_alone(&left, &[op.out]);
+                for (order, left) in case.run_in_each_order() {
+                    let what = format!("{elem:?} {part:?} of {depth} x {rows} {order:?}");
+                    compare(&what, case.values(&left, op.out), &twin.buffers[op.out.index()], |i| {
+                        order.sum_error(depth, norm_roundings(depth)) * largest[i / op.width]
+                    });
+                    case.check_rows_alone_in(order, &left, &[op.out]);
+                }
             }
         }
     }

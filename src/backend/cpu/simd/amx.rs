@@ -72,9 +72,7 @@ impl Tiles for Amx {
             }
         }
         // SAFETY: the processor has tiles, says the caller.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly, preserves_flags))
-        }
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly, preserves_flags)) }
     }
 
     #[inline(always)]
