@@ -33,6 +33,8 @@ pub struct GenerationBench {
     requests: Vec<Request>,
     /// Bytes and FLOPs of a pass with one row per sequence, the average over the picture.
     step: Cost,
+    /// What the weights are held as.
+    precision: Elem,
     tokens: usize,
     lookahead: Lookahead,
 }
@@ -69,6 +71,7 @@ impl GenerationBench {
             generator,
             requests: requests(&conditions, 1, 0, sampling),
             step,
+            precision: layout.precision,
             tokens,
             lookahead: layout.lookahead,
         })
@@ -141,8 +144,8 @@ impl GenerationBench {
         }
         let (mut runs, mut floors): (Vec<Run>, Vec<Floor>) = (Vec::new(), Vec::new());
         let mut one_by_one = Vec::new();
-        // Weights are widened to f32 on a CPU; a device that multiplies bf16 says so by its activations.
-        let rates = || -> Result<Rates> { meter.rates(executor.activations()) };
+        let (precision, bytes) = (self.precision, self.step.bytes());
+        let rates = || -> Result<Rates> { meter.rates(precision, bytes) };
         for _ in 0..iterations.max(1) {
             let before = rates()?;
             runs.push(self.run()?);

@@ -159,7 +159,9 @@ impl KernelsBench {
         self.run(kind, 1)?;
         let times = (ROUND / (self.run(kind, 1)? * count as f64)).ceil().clamp(1.0, 1000.0) as usize;
         let precision = self.part.precision;
-        let rates = || -> Result<Rates> { meter.rates(precision) };
+        // All of a kind follow each other.
+        let bytes = count as u64 * self.kinds[kind].1.bytes();
+        let rates = || -> Result<Rates> { meter.rates(precision, bytes) };
         let mut measured: Vec<(f64, Floor)> = Vec::new();
         for _ in 0..rounds.max(1) {
             let before = rates()?;

@@ -51,17 +51,18 @@ impl<'a> Meter<'a> {
         if self.host.is_some() { "read by all threads" } else { "copied by the device" }
     }
 
-    /// Bytes per second, measured now.
-    pub fn bandwidth(&self) -> Result<f64> {
+    /// Bytes per second, measured now, for work that goes through `bytes` again and again: where they fit the host's
+    /// caches, these give them.
+    pub fn bandwidth(&self, bytes: u64) -> Result<f64> {
         match &self.host {
-            Some(host) => Ok(host.measure()),
+            Some(host) => Ok(host.measure(bytes)),
             None => Ok(self.executor.copy_bandwidth()?.expect("it was measured before")),
         }
     }
 
-    /// Both rates, measured now; arithmetic on factors of `precision`.
-    pub fn rates(&self, precision: Elem) -> Result<Rates> {
-        Ok(Rates { bandwidth: self.bandwidth()?, arithmetic: self.executor.arithmetic_rate(precision)? })
+    /// Both rates, measured now: bandwidth as [`Meter::bandwidth`], arithmetic on factors of `precision`.
+    pub fn rates(&self, precision: Elem, bytes: u64) -> Result<Rates> {
+        Ok(Rates { bandwidth: self.bandwidth(bytes)?, arithmetic: self.executor.arithmetic_rate(precision)? })
     }
 }
 

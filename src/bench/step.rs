@@ -67,19 +67,19 @@ impl StepBench {
         Ok(started.elapsed().as_secs_f64() / steps as f64)
     }
 
-    /// Rounds of both rates and `steps` steps in turn, after one round that does not count.
+    /// Rounds of both rates, for as many bytes as a step has, and `steps` steps in turn, after one round that does not count.
     pub fn report(
         &mut self,
-        mut rates: impl FnMut() -> Result<Rates>,
+        mut rates: impl FnMut(u64) -> Result<Rates>,
         rounds: usize,
         steps: usize,
     ) -> Result<StepReport> {
         self.run(steps)?;
         let mut measured = Vec::new();
         for _ in 0..rounds.max(1) {
-            let before = rates()?;
+            let before = rates(self.cost.bytes())?;
             let time = self.run(steps)?;
-            measured.push((time, before.mean(rates()?).floor(&self.cost)));
+            measured.push((time, before.mean(rates(self.cost.bytes())?).floor(&self.cost)));
         }
         let spread = |of: fn(&(f64, Floor)) -> f64| Spread::of(measured.iter().map(of).collect());
         let arithmetic: Option<Vec<f64>> = measured.iter().map(|(_, floor)| floor.rates.arithmetic).collect();
@@ -106,7 +106,7 @@ mod tests {
         let preset = Preset::named("B").expect("a preset");
         let mut bench = StepBench::new(&CpuExecutor::new(1), preset, 2, 1, true, Elem::Bf16).expect("it fits");
         let mut floor = |bandwidth, arithmetic| {
-            let report = bench.report(|| Ok(Rates { bandwidth, arithmetic }), 1, 1).expect("it runs");
+            let report = bench.report(|_| Ok(Rates { bandwidth, arithmetic }), 1, 1).expect("it runs");
             assert_eq!(report.times_floor.median, report.step.median / report.floor.median);
             (report.floor.median, report.bytes as f64, report.flops as f64)
         };

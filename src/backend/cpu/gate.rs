@@ -30,7 +30,7 @@ pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy)
         Product { weight, first: 0, x, depth: op.dim, rows: cx.extent.rows }
     });
     let (out, width) = (cx.buffer(op.out), op.hidden_dim);
-    cx.member.deal_streams(op.hidden_dim, product::PIECES, |rows, next| {
+    cx.member.deal_streams(op.hidden_dim, gate.pieces(), |rows, next| {
         // The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the next piece.
         let first = Piece { rows: rows.clone(), next: up.address(rows.start) };
         let second = Piece { rows, next: gate.address(next) };

@@ -21,9 +21,6 @@ const TILE: usize = 4;
 /// Weight elements that are asked for before they are needed, counted from a tile's last row.
 const AHEAD: usize = 2048;
 
-/// Weight rows that a member takes at a time, a multiple of the first, so a rotation's pairs stay together: a long stream
-/// while much is left, a short one at the end.
-pub const PIECES: RangeInclusive<usize> = 16..=128;
 
 /// Takes finished sums.
 pub trait Epilogue {
@@ -45,6 +42,16 @@ pub struct Product {
 }
 
 impl Product {
+    /// Weight rows that a member takes at a time, a multiple of the first, so a rotation's pairs stay together: a long
+    /// stream while much is left, a short one at the end.
+    pub fn pieces(&self) -> RangeInclusive<usize> {
+        match self.weight {
+            // One tile's sums would wait for each other.
+            Matrix::Tiles(_) => 2 * tiles::ROWS..=128,
+            _ => 16..=128,
+        }
+    }
+
     /// Where row `n` of the weight begins; it need not exist.
     pub fn address(&self, n: usize) -> *const u8 {
         let n = self.first + n;
@@ -291,7 +298,7 @@ pub unsafe fn deal_from<E: Epilogue>(
         _ => stop * depth,
     };
     assert!(end <= len, "rows {first} to {stop} outside the weight");
-    cx.member.deal_streams(width, PIECES, |rows, next| {
+    cx.member.deal_streams(width, product.pieces(), |rows, next| {
         let piece = Piece { rows, next: product.address(next) };
         // SAFETY: the weight has those rows; the rest is the caller's.
         unsafe { self::product(cx.isa, product, piece, &mut epilogue) }

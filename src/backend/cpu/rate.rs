@@ -6,11 +6,11 @@ use super::panels::{self, DEPTH, Factor, Rows, WIDTH};
 use super::simd::{Isa, Simd, pair_kernel};
 use super::team::Team;
 
-/// Rows that meet a panel.
-const HEIGHT: usize = 8;
+/// Rows that meet a panel: as many as tiles of bf16 take at once.
+const HEIGHT: usize = 32;
 
 /// Products of a panel that each member does: some 10 ms.
-const TIMES: usize = 16_384;
+const TIMES: usize = 4096;
 
 /// FLOP/s of a team on factors of type `T`.
 pub fn measure<T: Factor + Default + Send + Sync>(team: &Team, isa: Isa) -> f64 {

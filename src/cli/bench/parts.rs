@@ -92,7 +92,7 @@ pub fn step(args: &StepArgs) -> Result<()> {
     let mut bench =
         StepBench::new(executor.as_ref(), preset, latent_size, args.images, guidance, args.precision.elem())?;
     let meter = Meter::new(executor.as_ref(), args.device.threads)?;
-    let report = bench.report(|| meter.rates(args.precision.elem()), args.rounds, args.steps)?;
+    let report = bench.report(|bytes| meter.rates(args.precision.elem(), bytes), args.rounds, args.steps)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }

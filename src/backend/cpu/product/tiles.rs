@@ -77,12 +77,13 @@ unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: us
             rest.as_mut_ptr().copy_from_nonoverlapping(x.add(at), DEPTH.min(depth - at));
             let to = packed.add(first * words(depth) + (step * PARTS * height + r % SIDE) * SIDE);
             for part in 0..PARTS {
-                let bits = rest.map(|x| x.to_bits() & UPPER);
-                for (x, bits) in rest.iter_mut().zip(bits) {
+                let mut pairs = [0u32; SIDE];
+                for (pair, two) in pairs.iter_mut().zip(rest.as_chunks_mut::<2>().0) {
+                    let bits = two.map(|x| x.to_bits() & UPPER);
                     // Exact: what is left are the lower bits.
-                    *x -= f32::from_bits(bits);
+                    *two = std::array::from_fn(|i| two[i] - f32::from_bits(bits[i]));
+                    *pair = bits[0] >> 16 | bits[1];
                 }
-                let pairs: [u32; SIDE] = std::array::from_fn(|pair| bits[2 * pair] >> 16 | bits[2 * pair + 1]);
                 to.add(part * height * SIDE).cast::<[u32; SIDE]>().write(pairs);
             }
         }
