@@ -21,7 +21,6 @@ const TILE: usize = 4;
 /// Weight elements that are asked for before they are needed, counted from a tile's last row.
 const AHEAD: usize = 2048;
 
-
 /// Takes finished sums.
 pub trait Epilogue {
     /// `sums[i]` is y[r, n + i]. Pairs stay together, where n + i begins with an even number.
@@ -46,8 +45,7 @@ impl Product {
     /// stream while much is left, a short one at the end.
     pub fn pieces(&self) -> RangeInclusive<usize> {
         match self.weight {
-            // One tile's sums would wait for each other.
-            Matrix::Tiles(_) => 2 * tiles::ROWS..=128,
+            Matrix::Tiles(_) => tiles::ROWS..=128,
             _ => 16..=128,
         }
     }
