@@ -5,7 +5,7 @@
 //! An element is an f32 or a pair of bf16, whose two products the chain takes at once; see [`Simd::fma_pairs`]. Where
 //! the processor has tiles, pairs go by them, in another order.
 
-mod tiles;
+pub mod tiles;
 
 use crate::backend::cpu::simd::{LANES, Simd, bf16};
 
@@ -32,11 +32,11 @@ pub trait Factor: Copy {
     /// # Safety
     /// As [`Simd::store`].
     unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V);
-    /// `len` channels as elements, in the place where they lie.
+    /// `len` channels as elements.
     ///
     /// # Safety
-    /// `x` holds them.
-    unsafe fn convert<S: Simd>(x: *mut f32, len: usize) -> *const Self;
+    /// `x` holds them, `to` has room.
+    unsafe fn convert<S: Simd>(to: *mut Self, x: *const f32, len: usize);
 }
 
 impl Factor for f32 {
@@ -64,8 +64,8 @@ impl Factor for f32 {
     }
 
     #[inline(always)]
-    unsafe fn convert<S: Simd>(x: *mut f32, _len: usize) -> *const Self {
-        x
+    unsafe fn convert<S: Simd>(to: *mut Self, x: *const f32, len: usize) {
+        unsafe { to.copy_from_nonoverlapping(x, len) }
     }
 }
 
@@ -94,9 +94,8 @@ impl Factor for u32 {
     }
 
     #[inline(always)]
-    unsafe fn convert<S: Simd>(x: *mut f32, len: usize) -> *const Self {
-        let (to, whole) = (x.cast::<u16>(), len / LANES * LANES);
-        // SAFETY: each write lies before what is still to be read.
+    unsafe fn convert<S: Simd>(to: *mut Self, x: *const f32, len: usize) {
+        let (to, whole) = (to.cast::<u16>(), len / LANES * LANES);
         unsafe {
             for at in (0..whole).step_by(LANES) {
                 S::store_bf16(to.add(at), S::load(x.add(at)));
@@ -105,7 +104,6 @@ impl Factor for u32 {
                 to.add(at).write(bf16(*x.add(at)));
             }
         }
-        to.cast()
     }
 }
 

@@ -2,18 +2,20 @@
 
 use super::load;
 use super::{Task, store};
-use crate::backend::cpu::panels::{self, DEPTH, Factor, Rows, WIDTH};
+use crate::backend::cpu::panels::{self, DEPTH, Factor, Rows, WIDTH, tiles};
 use crate::backend::cpu::simd::{LANES, Simd, pair_kernel};
 use crate::graph::ops::Conv2d;
 
-/// Output rows and columns of a block: as many as keep what it sees in the second-level cache.
-pub fn block(op: &Conv2d) -> (usize, usize) {
+/// Output rows and columns of a block: as many as keep what it sees in the second-level cache, where an element holds
+/// `per` channels.
+pub fn block(op: &Conv2d, per: usize) -> (usize, usize) {
     const BUDGET: usize = 1 << 16;
+    let blocks: &[_] = if per == 1 { &[(8, 32), (4, 16)] } else { &[(16, 32), (8, 32), (8, 16), (4, 16)] };
     let fits = |block| {
         let (height, width) = seen(op, block);
-        height * width * op.channels_in <= BUDGET
+        height * width * op.channels_in / per <= BUDGET
     };
-    [(8, 32), (4, 16)].into_iter().find(|&block| fits(block)).unwrap_or((2, 16))
+    blocks.iter().copied().find(|&block| fits(block)).unwrap_or((2, 16))
 }
 
 /// Rows and columns that a block's taps see.
@@ -22,10 +24,12 @@ fn seen(op: &Conv2d, (height, width): (usize, usize)) -> (usize, usize) {
     ((height - 1) * stride + side, (width - 1) * stride + side)
 }
 
-pub fn scratch(op: &Conv2d) -> usize {
-    let block = block(op);
+/// Room for what a block sees, for a row of it that is on its way there, and for the sums of a panel.
+pub fn scratch(op: &Conv2d, per: usize) -> usize {
+    let block = block(op, per);
     let (height, width) = seen(op, block);
-    height * width * op.channels_in + block.0 * block.1 * WIDTH
+    let row = (width * op.channels_in).next_multiple_of(LANES);
+    (height * width * op.channels_in / per).next_multiple_of(LANES) + row + block.0 * block.1 * WIDTH
 }
 
 pair_kernel!(pub fn run[T: Factor](task: &Task, op: &Conv2d) = body);
@@ -33,34 +37,61 @@ pair_kernel!(pub fn run[T: Factor](task: &Task, op: &Conv2d) = body);
 #[inline(always)]
 unsafe fn body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     let (side, stride, c) = (op.kernel.side(), op.kernel.stride(), op.channels_in);
-    let (rows, columns) = (task.rows.clone(), task.columns.clone());
-    let (height, width) = seen(op, (rows.len(), columns.len()));
+    let columns = task.columns.len();
+    let (height, width) = seen(op, (task.rows.len(), columns));
     let start = |first: usize| (first * stride) as isize - op.kernel.border() as isize;
-    // SAFETY: `scratch` has room for what the block sees and for the sums of one panel; see `super::run`.
+    let (top, left) = (start(task.rows.start), start(task.columns.start));
+    // SAFETY: `scratch` has room for all three; see `super::run`.
     unsafe {
-        let x = task.scratch;
-        let sums = x.add(height * width * c);
-        load::copy::<S>(x, &task.source, (start(rows.start), start(columns.start)), (height, width), 0..c);
-        let (x, c) = (T::convert::<S>(x, height * width * c), c / T::PER);
-        for panel in task.panels.clone() {
-            let narrow = task.sink.channels() <= panel * WIDTH + LANES;
-            for (tap, k) in (0..side * side).flat_map(|tap| (0..c).step_by(DEPTH).map(move |k| (tap, k))) {
-                let weight = task.weight.cast::<T>().add(((panel * side * side + tap) * c + k) * WIDTH);
-                let depth = DEPTH.min(c - k);
-                for i in 0..rows.len() {
-                    let at = x.add(((i * stride + tap / side) * width + tap % side) * c + k);
-                    let pixels = Rows { at, stride: stride * c, count: columns.len() };
-                    let sums = sums.add(i * columns.len() * WIDTH);
-                    panels::multiply::<S, T>(sums, pixels, weight, depth, tap + k == 0, narrow);
+        let x = task.scratch.cast::<T>();
+        let row = task.scratch.add((height * width * c / T::PER).next_multiple_of(LANES));
+        let sums = row.add((width * c).next_multiple_of(LANES));
+        for i in 0..height {
+            let to = x.add(i * width * c / T::PER);
+            let row = if T::PER == 1 { to.cast() } else { row };
+            load::copy::<S>(row, &task.source, (top + i as isize, left), (1, width), 0..c);
+            if T::PER > 1 {
+                T::convert::<S>(to, row, width * c);
+            }
+        }
+        let c = c / T::PER;
+        let taps: [usize; 9] = std::array::from_fn(|tap| (tap / side * width + tap % side) * c);
+        let taps = &taps[..side * side];
+        let pixels =
+            |i: usize, offset| Rows { at: x.add(i * stride * width * c + offset), stride: stride * c, count: columns };
+        let weight = |panel, tap, k| task.weight.cast::<T>().add(((panel * taps.len() + tap) * c + k) * WIDTH);
+        let narrow = |panel: usize| task.sink.channels() <= panel * WIDTH + LANES;
+        let put = |i, panel, sums: *const f32| {
+            for (j, x) in task.columns.clone().enumerate() {
+                for v in 0..if narrow(panel) { 1 } else { WIDTH / LANES } {
+                    let sums = S::load(sums.add(j * WIDTH + v * LANES));
+                    task.sink.put::<S>((task.rows.start + i, x), store::channel(panel, v), sums);
                 }
             }
-            for (i, y) in rows.clone().enumerate() {
-                for (j, x) in columns.clone().enumerate() {
-                    let sums = sums.add((i * columns.len() + j) * WIDTH);
-                    for v in 0..if narrow { 1 } else { WIDTH / LANES } {
-                        task.sink.put::<S>((y, x), store::channel(panel, v), S::load(sums.add(v * LANES)));
-                    }
+        };
+        if S::BY_TILES && T::PER == 2 {
+            // A row at a time, whose pixels stay in the first-level cache while the weights pass by; sums in tiles.
+            for i in 0..task.rows.len() {
+                for panel in task.panels.clone() {
+                    let Rows { at, stride, count } = pixels(i, 0);
+                    let (rows, weight) = (Rows { at: at.cast(), stride, count }, weight(panel, 0, 0).cast());
+                    tiles::convolve::<S::Tiles>(sums, rows, taps, weight, c, true, narrow(panel));
+                    put(i, panel, sums);
                 }
+            }
+            return;
+        }
+        for panel in task.panels.clone() {
+            for (tap, k) in (0..taps.len()).flat_map(|tap| (0..c).step_by(DEPTH).map(move |k| (tap, k))) {
+                let depth = DEPTH.min(c - k);
+                for i in 0..task.rows.len() {
+                    let sums = sums.add(i * columns * WIDTH);
+                    let (rows, weight) = (pixels(i, taps[tap] + k), weight(panel, tap, k));
+                    panels::multiply::<S, T>(sums, rows, weight, depth, tap + k == 0, narrow(panel));
+                }
+            }
+            for i in 0..task.rows.len() {
+                put(i, panel, sums.add(i * columns * WIDTH));
             }
         }
     }

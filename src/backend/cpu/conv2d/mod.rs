@@ -64,6 +64,11 @@ impl Factors {
         }
         if isa.by_tiles() { Self::Tiles } else { Self::Pairs }
     }
+
+    /// Channels of an element.
+    fn per(self) -> usize {
+        if self == Self::F32 { 1 } else { 2 }
+    }
 }
 
 /// The form in which the op reads its weight.
@@ -96,8 +101,9 @@ pub(super) fn arrangement(op: &Conv2d, graph: &Graph, isa: Isa) -> (WeightId, Ar
 }
 
 pub(super) fn scratch(op: &Conv2d, graph: &Graph, isa: Isa) -> Scratch {
-    let own = match Method::of(op, Factors::of(op, graph, isa)) {
-        Method::Direct => direct::scratch(op),
+    let factors = Factors::of(op, graph, isa);
+    let own = match Method::of(op, factors) {
+        Method::Direct => direct::scratch(op, factors.per()),
         Method::WinogradSquare => winograd::scratch::<6, 6>(op, 4),
         Method::WinogradDoubled => winograd::scratch::<4, 5>(op, 2),
     };
@@ -114,7 +120,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     };
     let method = Method::of(op, factors);
     let block = match method {
-        Method::Direct => direct::block(op),
+        Method::Direct => direct::block(op, factors.per()),
         _ => winograd::block(op),
     };
     let (height, width) = op.kernel.output(op.size);

@@ -22,6 +22,25 @@ pub unsafe fn multiply<M: Tiles>(
     first: bool,
     narrow: bool,
 ) {
+    // SAFETY: the caller's.
+    unsafe { convolve::<M>(sums, rows, &[0], panel, depth, first, narrow) }
+}
+
+/// The sum over taps of such products: of the rows, moved by each of `offsets` elements, and a panel per tap. Sums stay in
+/// tiles over all taps.
+///
+/// # Safety
+/// As [`multiply`], for every tap.
+#[inline(always)]
+pub unsafe fn convolve<M: Tiles>(
+    sums: *mut f32,
+    rows: Rows<u32>,
+    offsets: &[usize],
+    panels: *const u32,
+    depth: usize,
+    first: bool,
+    narrow: bool,
+) {
     let mut tiles = M::new();
     let whole = depth / SIDE * SIDE;
     for r in (0..rows.count).step_by(2 * SIDE) {
@@ -30,14 +49,16 @@ pub unsafe fn multiply<M: Tiles>(
             if k == end {
                 continue;
             }
-            // SAFETY: rows r.. and pairs k..end of them exist.
+            // SAFETY: rows r.. and pairs k..end of them exist for every tap.
             unsafe {
                 let block = Block {
                     sums: sums.add(r * WIDTH),
                     a: rows.at.add(r * rows.stride + k),
                     stride: rows.stride,
-                    b: panel.add(k * WIDTH),
+                    offsets,
+                    b: panels.add(k * WIDTH),
                     depth: end - k,
+                    of: depth,
                     first: first && k == 0,
                 };
                 let count = (2 * SIDE).min(rows.count - r);
@@ -67,22 +88,26 @@ fn shape(upper: usize, lower: usize, words: usize) -> Shape {
         .with(7, words, SIDE)
 }
 
-/// Up to 32 rows times one panel.
-struct Block {
+/// Up to 32 rows times the panels of the taps.
+struct Block<'a> {
     sums: *mut f32,
     a: *const u32,
     stride: usize,
+    offsets: &'a [usize],
     b: *const u32,
+    /// Pairs that are summed.
     depth: usize,
+    /// Pairs of a panel.
+    of: usize,
     first: bool,
 }
 
-impl Block {
+impl Block<'_> {
     /// With the rows of tile 5 (`LOWER`), with the right half of the panel (`RIGHT`), or without.
     #[inline(always)]
     unsafe fn run<M: Tiles, const LOWER: bool, const RIGHT: bool>(self, tiles: &mut M) {
-        let Self { sums, a, stride, b, depth, first } = self;
-        let (lower_sums, lower_a) = (sums.wrapping_add(SIDE * WIDTH), a.wrapping_add(SIDE * stride));
+        let Self { sums, a, stride, offsets, b, depth, of, first } = self;
+        let lower_sums = sums.wrapping_add(SIDE * WIDTH);
         // SAFETY: the caller of `multiply` vouches for rows, columns and depth; tiles have the sizes of `shape`.
         unsafe {
             if first {
@@ -100,19 +125,22 @@ impl Block {
                     tiles.load::<3>(lower_sums.add(SIDE).cast(), ROW_BYTES);
                 }
             }
-            for k in (0..depth).step_by(SIDE) {
-                tiles.load::<4>(a.add(k), 4 * stride);
-                tiles.load::<6>(b.add(k * WIDTH), ROW_BYTES);
-                tiles.multiply::<0, 4, 6>();
-                if LOWER {
-                    tiles.load::<5>(lower_a.add(k), 4 * stride);
-                    tiles.multiply::<2, 5, 6>();
-                }
-                if RIGHT {
-                    tiles.load::<7>(b.add(k * WIDTH + SIDE), ROW_BYTES);
-                    tiles.multiply::<1, 4, 7>();
+            for (tap, offset) in offsets.iter().enumerate() {
+                let (a, b) = (a.add(*offset), b.add(tap * of * WIDTH));
+                for k in (0..depth).step_by(SIDE) {
+                    tiles.load::<4>(a.add(k), 4 * stride);
+                    tiles.load::<6>(b.add(k * WIDTH), ROW_BYTES);
+                    tiles.multiply::<0, 4, 6>();
                     if LOWER {
-                        tiles.multiply::<3, 5, 7>();
+                        tiles.load::<5>(a.add(SIDE * stride + k), 4 * stride);
+                        tiles.multiply::<2, 5, 6>();
+                    }
+                    if RIGHT {
+                        tiles.load::<7>(b.add(k * WIDTH + SIDE), ROW_BYTES);
+                        tiles.multiply::<1, 4, 7>();
+                        if LOWER {
+                            tiles.multiply::<3, 5, 7>();
+                        }
                     }
                 }
             }
