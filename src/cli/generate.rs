@@ -26,7 +26,8 @@ use crate::{Error, Result};
   smalti generate --gpt-ckpt c2i_B_256.pt --vq-ckpt vq_ds16_c2i.pt --class 'golden retriever' --count 4 -o pictures/
   smalti generate 'a red sailboat' 'a yellow moon' --gpt-ckpt t2i_XL_stage2_512.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl
 
-SMALTI_CPU=avx512_bf16, avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.")]
+SMALTI_CPU=amx, avx512_bf16, avx512, avx2 or portable chooses the CPU's instructions; by default the best that it has.
+amx_portable draws on any processor, slowly, what amx does: its sums of bf16 weights are rounded in another order.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

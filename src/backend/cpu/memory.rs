@@ -134,10 +134,12 @@ pub struct Arrangement {
 
 /// From values in the checkpoint's order to what the op reads, zero before.
 enum Arrange {
-    F32(Box<dyn Fn(&[f32], &mut [u8]) + Send + Sync>),
+    F32(Fill<f32>),
     /// bf16 as its bits.
-    Bf16(Box<dyn Fn(&[u16], &mut [u8]) + Send + Sync>),
+    Bf16(Fill<u16>),
 }
+
+type Fill<T> = Box<dyn Fn(&[T], &mut [u8]) + Send + Sync>;
 
 impl Arrangement {
     /// To f32.

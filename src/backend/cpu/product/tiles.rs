@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::{Epilogue, Operands, Piece};
 use crate::backend::cpu::memory::Arrangement;
 use crate::backend::cpu::simd::tiles::{SIDE, Shape, Tiles};
-use crate::backend::cpu::simd::{LINE, Simd, kernel, pair_kernel, prefetch};
+use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, pair_kernel, prefetch};
 
 /// Weight rows of a strip: two tiles, so that what is read lies together and their sums do not wait for each other.
 pub const ROWS: usize = 2 * SIDE;
@@ -80,7 +80,10 @@ unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: us
         let mut rest = [0f32; DEPTH];
         // SAFETY: the row and its group's tiles are where the caller says.
         unsafe {
-            rest.as_mut_ptr().copy_from_nonoverlapping(x.add(at), DEPTH.min(depth - at));
+            for i in (0..DEPTH.min(depth - at)).step_by(LANES) {
+                let (x, count) = (x.add(at + i), depth - at - i);
+                S::store(rest.as_mut_ptr().add(i), if count < LANES { S::load_partial(x, count) } else { S::load(x) });
+            }
             let to = packed.add(first * words(depth) + (step * PARTS * height + r % SIDE) * SIDE);
             for part in 0..PARTS {
                 let mut pairs = [0u32; SIDE];
