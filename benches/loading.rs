@@ -1,4 +1,4 @@
-//! From a file to a plan: GPT-B in bf16 from safetensors, mapped as it is and widened to f32, and a `.pt`.
+//! From a file to a plan: GPT-B in bf16 from safetensors, mapped as it is (by AMX rearranged) and widened to f32, and a `.pt`.
 //!
 //! `cargo bench --bench loading`; the files lie in the page cache.
 
@@ -34,7 +34,7 @@ fn loading(criterion: &mut Criterion) {
     let executor = CpuExecutor::new(0);
     let mut group = criterion.benchmark_group("loading");
     group.sample_size(10);
-    group.bench_function("GPT-B bf16, mapped", |bencher| bencher.iter(|| lay_out(&executor, &path, Elem::Bf16)));
+    group.bench_function("GPT-B bf16", |bencher| bencher.iter(|| lay_out(&executor, &path, Elem::Bf16)));
     group.bench_function("GPT-B bf16, widened", |bencher| bencher.iter(|| lay_out(&executor, &path, Elem::F32)));
     group.bench_function("a small .pt", |bencher| bencher.iter(|| lay_out(&executor, &pickled, Elem::F32)));
     group.finish();

@@ -1,7 +1,7 @@
 //! Every op on every executor against its plain f64 twin.
 //!
 //! One file per op, of the op's name. Cases are data: each runs on all instruction sets of this processor,
-//! with one thread and with two, and all of those must agree bit for bit; then against the twin, within
+//! with one thread and with two, and all of those that add in the same order must agree bit for bit; then against the twin, within
 //! the rounding model written beside each test; then each row alone against itself among the others.
 
 mod common;

@@ -1,6 +1,6 @@
 //! Executors: they allocate a graph once and replay it. A backend knows ops, never models.
 //!
-//! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AVX-512, AVX2 or portable code;
+//! [`cpu::CpuExecutor`] runs everywhere, on all cores, with AMX, AVX-512, AVX2 or portable code;
 //! [`cuda::CudaExecutor`] runs hand-written kernels; a
 //! [`Device`] is what users name either by.
 

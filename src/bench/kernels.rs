@@ -46,8 +46,6 @@ impl Part {
     ) -> Self {
         let pictures = Pictures { images, guidance: true, latent_size, window };
         let HalfwayStep { gpt, weights, load, rows, draws } = HalfwayStep::new(executor, preset, pictures, precision);
-        // Weights are widened on a CPU, whose activations are f32.
-        let precision = executor.activations();
         let phase = gpt.lookahead.filter(|_| window > 1).map_or(gpt.step, |lookahead| lookahead.pass);
         Self { phase, graph: gpt.graph, weights, load, rows, draws, precision }
     }

@@ -31,8 +31,14 @@ fn case(elem: Elem, (first, width, of): (usize, usize, usize), depth: usize, row
 #[test]
 fn matches_its_twin() {
     // v of GPT-B's wqkv, T5-XL's q, the golden models', and odd ones.
-    let sizes =
-        [((1536, 768, 2304), 768), ((0, 2048, 2048), 2048), ((0, 48, 48), 48), ((5, 7, 13), 33), ((1, 1, 2), 1)];
+    let sizes = [
+        ((1536, 768, 2304), 768),
+        ((0, 2048, 2048), 2048),
+        ((0, 48, 48), 48),
+        ((5, 7, 13), 33),
+        ((20, 60, 100), 48),
+        ((1, 1, 2), 1),
+    ];
     for elem in [Elem::F32, Elem::Bf16] {
         for (part, depth) in sizes {
             for rows in ROW_COUNTS {

@@ -2,8 +2,8 @@
 //! what they multiply them with to bf16, too.
 //!
 //! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
-//! element has one order of summation, fixed by its own row alone. Processors differ in that order in one place: those
-//! with AMX multiply bf16 weights by tiles ([`simd::Isa::by_tiles`]). One file per op, of the op's name.
+//! element has one order of summation, fixed by its own row alone. Processors differ in that order where bf16 weights are
+//! multiplied: those with AMX do it by tiles ([`simd::Isa::by_tiles`]), convolutions tap by tap. One file per op, of the op's name.
 
 mod accept;
 mod attention;

@@ -1,7 +1,7 @@
 //! y[r, n] = Σ_k weight[n, k] * x[r, k], the inner loop of every generation product.
 //!
-//! bf16 weights go by [`tiles`] where the processor has them; here is everything else. One order of summation per output element, whatever the number of rows: sixteen partial sums, the j-th
-//! over k ≡ j mod 16 in ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight
+//! bf16 weights go by [`tiles`] where the processor has them; here is everything else. One order of summation per
+//! output element, whatever the number of rows: sixteen partial sums, the j-th over k ≡ j mod 16 in ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight
 //! rows and several activation rows only decide which elements are computed side by side.
 
 mod rows;
@@ -23,7 +23,7 @@ const AHEAD: usize = 2048;
 
 /// Takes finished sums.
 pub trait Epilogue {
-    /// `sums[i]` is y[r, n + i]. Pairs stay together, where n + i begins with an even number.
+    /// `sums[i]` is y[r, n + i]. Of a whole weight n is even, so a rotation's pairs stay together.
     fn store(&mut self, r: usize, n: usize, sums: &mut [f32]);
 }
 
@@ -76,7 +76,8 @@ impl Matrix {
         match data.elem() {
             Elem::U32 => Self::Tiles(data.ptr()),
             Elem::Bf16 => Self::Bf16(data.ptr()),
-            _ => Self::F32(data.ptr()),
+            Elem::F32 => Self::F32(data.ptr()),
+            other => unreachable!("no product has a weight of {other:?}"),
         }
     }
 }
@@ -97,7 +98,8 @@ pub struct Piece {
 /// Computes the elements of a piece of the weight's rows for all activation rows.
 ///
 /// # Safety
-/// `weight` holds the piece's rows, `x` holds `rows`; `epilogue` may be given exactly these.
+/// `weight` holds the piece's rows, `x` holds `rows`; `epilogue` may be given exactly these. A weight of tiles goes with
+/// an instruction set that has them.
 pub unsafe fn product<E: Epilogue>(isa: Isa, p: Product, piece: Piece, epilogue: &mut E) {
     let Product { first, depth, rows, .. } = p;
     // SAFETY: passed on.

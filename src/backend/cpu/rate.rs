@@ -12,7 +12,7 @@ use super::team::Team;
 /// Rows that meet a panel: as many as tiles of bf16 take at once.
 const HEIGHT: usize = 32;
 
-/// Products of a panel that each member does: some 10 ms.
+/// Products of a panel that each member does: some milliseconds.
 const TIMES: usize = 4096;
 
 /// FLOP/s of a team on factors of type `T`.

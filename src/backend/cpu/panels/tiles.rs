@@ -1,7 +1,7 @@
 //! The same by tiles of bf16: 32 rows meet a panel at a time.
 //!
-//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], then the next 16: that order depends on
-//! the depth alone, as long as cuts of it lie at multiples of [`SIDE`] pairs.
+//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], then the next 16, of all taps; then what
+//! is left of each tap's depth. That order depends on depth and taps alone, as long as cuts lie at multiples of [`SIDE`].
 
 use super::{Rows, WIDTH};
 use crate::backend::cpu::simd::tiles::{SIDE, Shape, Tiles};

@@ -1,8 +1,9 @@
 //! The same by tiles of bf16: up to 16 activation rows meet 16 weight rows at a time.
 //!
-//! An f32 is the sum of three bf16, its first, next and last eight bits, so no activation is rounded, and no product.
-//! A sum takes 32 elements' first parts, then their next, then their last, each in the order of [`Tiles::multiply`], then
-//! the next 32 elements': one order, whatever the number of rows.
+//! An f32 is the sum of three bf16, its first, next and last eight bits, so no activation is rounded, and no product
+//! (below 2^-103 the last part is a denormal, which tiles take for zero). A sum takes 32 elements' first parts, then
+//! their next, then their last, each in the order of [`Tiles::multiply`], then the next 32 elements': one order, whatever
+//! the number of rows.
 
 use std::ops::Range;
 
@@ -206,7 +207,7 @@ impl Block {
                     meet::<M, 3>(tiles, weight.add(strip + TILE));
                 }
             }
-            let sums = sums[0].as_mut_ptr();
+            let sums = sums.as_flattened_mut().as_mut_ptr();
             tiles.store::<0>(sums, 4 * MOST);
             tiles.store::<1>(sums.add(SIDE), 4 * MOST);
             tiles.store::<2>(sums.add(2 * SIDE), 4 * MOST);

@@ -36,8 +36,8 @@ fn permitted() -> bool {
     false
 }
 
-/// The thread's own tiles. Nothing that the compiler makes ever touches them, so they keep between two statements what
-/// they hold.
+/// The thread's own tiles. Assembly may not rely on registers that it does not name, but nothing that the compiler makes
+/// ever touches these: they keep between two statements what they hold.
 pub struct Amx(Shape);
 
 /// What `ldtilecfg` reads.

@@ -163,7 +163,6 @@ pub trait Simd: Copy {
 
 /// Rows of f32 or bf16, widened while loading.
 pub trait Element: Copy {
-    const BF16: bool;
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
@@ -175,8 +174,6 @@ pub trait Element: Copy {
 }
 
 impl Element for f32 {
-    const BF16: bool = false;
-
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         unsafe { S::load(from) }
@@ -195,8 +192,6 @@ impl Element for f32 {
 
 /// bf16 as its bits.
 impl Element for u16 {
-    const BF16: bool = true;
-
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         unsafe { S::load_bf16(from) }

@@ -175,7 +175,10 @@ mod tests {
                     let bits = |sums: Vec<f32>| sums.into_iter().map(f32::to_bits).collect::<Vec<_>>();
                     let (hardware, emulated) = (run::<Amx>(&a, &b, &c, size), run::<Emulated>(&a, &b, &c, size));
                     // A NaN is as good as another.
-                    let same = hardware.iter().zip(&emulated).all(|(x, y)| x.is_nan() && y.is_nan() || x == y);
+                    let same = hardware
+                        .iter()
+                        .zip(&emulated)
+                        .all(|(x, y)| x.is_nan() && y.is_nan() || x.to_bits() == y.to_bits());
                     assert!(same, "{exponents} exponents, {size:?}: {:x?}, {:x?}", bits(hardware), bits(emulated));
                 }
             }
