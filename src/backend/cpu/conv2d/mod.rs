@@ -59,10 +59,16 @@ enum Factors {
 impl Factors {
     fn of(op: &Conv2d, graph: &Graph, isa: Isa) -> Self {
         // Pairs of channels want an even number of them; the encoder's three are soon multiplied.
-        if graph.weight_at(op.weight).elem != Elem::Bf16 || !op.channels_in.is_multiple_of(2) {
-            return Self::F32;
+        let pairs = graph.weight_at(op.weight).elem == Elem::Bf16 && op.channels_in.is_multiple_of(2);
+        Self::by(isa, pairs)
+    }
+
+    fn by(isa: Isa, pairs: bool) -> Self {
+        match (pairs, isa.by_tiles()) {
+            (false, _) => Self::F32,
+            (true, false) => Self::Pairs,
+            (true, true) => Self::Tiles,
         }
-        if isa.by_tiles() { Self::Tiles } else { Self::Pairs }
     }
 
     /// Channels of an element.
@@ -113,11 +119,8 @@ pub(super) fn scratch(op: &Conv2d, graph: &Graph, isa: Isa) -> Scratch {
 
 pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let weight = cx.weight(op.weight);
-    let factors = match weight.elem() {
-        Elem::U32 if cx.isa.by_tiles() => Factors::Tiles,
-        Elem::U32 => Factors::Pairs,
-        _ => Factors::F32,
-    };
+    let pairs = weight.elem() == Elem::U32;
+    let factors = Factors::by(cx.isa, pairs);
     let method = Method::of(op, factors);
     let block = match method {
         Method::Direct => direct::block(op, factors.per()),
@@ -131,7 +134,6 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
     let groups = panels.div_ceil(group);
-    let pairs = factors != Factors::F32;
     cx.member.deal(cx.extent.rows * blocks * groups, 1, |tasks| {
         for task in tasks {
             let (image, block_at, group_at) = (task / groups / blocks, task / groups % blocks, task % groups);
