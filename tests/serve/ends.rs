@@ -6,7 +6,12 @@ use super::client::{Reply, Server, post};
 
 #[test]
 fn a_full_queue_is_429_and_nothing_is_lost() {
-    let server = Server::with("c2i/gpt.pt", 256, &["--batch-size", "1", "--queue", "2"]);
+    let args = ["--batch-size", "1", "--queue", "2", "--max-images", "100000"];
+    let server = Server::with("c2i/gpt.pt", 256, &args);
+    // It runs until it hangs up, so that nothing leaves the queue before.
+    let mut long = server.connect();
+    long.write_all(&post(br#"{"prompt": "5", "n": 100000}"#, "")).unwrap();
+    server.wait_for("smalti_requests_running", 1.0);
     let replies: Vec<Reply> = std::thread::scope(|scope| {
         let ask = |number: usize| {
             let body = format!(r#"{{"prompt": "{}", "n": 4, "seed": {number}}}"#, number % 10);
@@ -14,18 +19,22 @@ fn a_full_queue_is_429_and_nothing_is_lost() {
             scope.spawn(move || server.post(&body))
         };
         let clients: Vec<_> = (0..12).map(ask).collect();
+        server.wait_for("smalti_requests_total{task=\"c2i\",status=\"busy\"}", 10.0);
+        drop(long);
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
-    let well = replies.iter().filter(|reply| reply.status == 200).count();
-    let busy: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 429).collect();
-    assert!(well >= 3 && !busy.is_empty() && well + busy.len() == 12, "{well} and {}", busy.len());
+    let (well, busy): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 200);
+    assert_eq!((well.len(), busy.len()), (2, 10));
+    for reply in well {
+        assert_eq!(reply.json()["data"].as_array().map(Vec::len), Some(4));
+    }
     for reply in busy {
-        assert_eq!(reply.error().1, "queue_full");
+        assert_eq!((reply.status, reply.error().1.as_str()), (429, "queue_full"));
         let seconds = reply.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
         assert!(seconds.is_some_and(|seconds| (1..=30).contains(&seconds)));
         assert_eq!(reply.header("x-should-retry"), None);
     }
-    assert_eq!(server.figure("smalti_requests_total{task=\"c2i\",status=\"ok\"}"), well as f64);
+    assert_eq!(server.figure("smalti_requests_total{task=\"c2i\",status=\"ok\"}"), 2.0);
 }
 
 #[test]
