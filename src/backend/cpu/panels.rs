@@ -32,11 +32,6 @@ pub trait Factor: Copy {
     /// # Safety
     /// As [`Simd::store`].
     unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V);
-    /// `len` channels as elements.
-    ///
-    /// # Safety
-    /// `x` holds them, `to` has room.
-    unsafe fn convert<S: Simd>(to: *mut Self, x: *const f32, len: usize);
 }
 
 impl Factor for f32 {
@@ -61,11 +56,6 @@ impl Factor for f32 {
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V) {
         unsafe { S::store(to.add(at), v) }
-    }
-
-    #[inline(always)]
-    unsafe fn convert<S: Simd>(_to: *mut Self, _x: *const f32, _len: usize) {
-        unreachable!("f32 is loaded where it is read")
     }
 }
 
@@ -92,19 +82,6 @@ impl Factor for u32 {
     unsafe fn store<S: Simd>(to: *mut Self, at: usize, v: S::V) {
         unsafe { S::store_bf16(to.cast::<u16>().add(at), v) }
     }
-
-    #[inline(always)]
-    unsafe fn convert<S: Simd>(to: *mut Self, x: *const f32, len: usize) {
-        let (to, whole) = (to.cast::<u16>(), len / LANES * LANES);
-        unsafe {
-            for at in (0..whole).step_by(LANES) {
-                S::store_bf16(to.add(at), S::load(x.add(at)));
-            }
-            for at in whole..len {
-                to.add(at).write(bf16(*x.add(at)));
-            }
-        }
-    }
 }
 
 /// So many k at a time: their part of a panel (16 KB) stays in the first-level cache while rows pass by.
@@ -125,10 +102,10 @@ pub fn pack(oihw: &[f32], n: usize, c: usize, taps: usize, packed: &mut [f32]) {
     }
 }
 
-/// Packed panels (…, C, WIDTH), C even, to the same in bf16 with the channels in pairs, (…, C / 2, WIDTH).
-pub fn pair(packed: &[f32], pairs: &mut [u32]) {
-    for (two, pairs) in packed.chunks_exact(2 * WIDTH).zip(pairs.chunks_exact_mut(WIDTH)) {
-        for (pair, (first, second)) in pairs.iter_mut().zip(two[..WIDTH].iter().zip(&two[WIDTH..])) {
+/// Packed panels (…, C, N), C even, to the same in bf16 with the channels in pairs, (…, C / 2, N).
+pub fn pair<const N: usize>(packed: &[f32], pairs: &mut [u32]) {
+    for (two, pairs) in packed.chunks_exact(2 * N).zip(pairs.chunks_exact_mut(N)) {
+        for (pair, (first, second)) in pairs.iter_mut().zip(two[..N].iter().zip(&two[N..])) {
             *pair = u32::from(bf16(*first)) | u32::from(bf16(*second)) << 16;
         }
     }
@@ -157,13 +134,6 @@ pub unsafe fn multiply<S: Simd, T: Factor>(
     first: bool,
     narrow: bool,
 ) {
-    if S::BY_TILES && T::PER == 2 {
-        // SAFETY: passed on; a `Factor` of two channels is a pair.
-        return unsafe {
-            let rows = Rows { at: rows.at.cast(), stride: rows.stride, count: rows.count };
-            tiles::multiply::<S::Tiles>(sums, rows, panel.cast(), depth, first, narrow)
-        };
-    }
     let mut k = 0;
     while k < depth {
         let step = DEPTH.min(depth - k);

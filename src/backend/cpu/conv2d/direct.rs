@@ -2,7 +2,7 @@
 
 use super::load;
 use super::{Task, store};
-use crate::backend::cpu::panels::{self, DEPTH, Factor, Rows, WIDTH, tiles};
+use crate::backend::cpu::panels::{self, DEPTH, Factor, Rows, WIDTH};
 use crate::backend::cpu::simd::{LANES, Simd, pair_kernel};
 use crate::graph::ops::Conv2d;
 
@@ -24,12 +24,11 @@ fn seen(op: &Conv2d, (height, width): (usize, usize)) -> (usize, usize) {
     ((height - 1) * stride + side, (width - 1) * stride + side)
 }
 
-/// Room for what a block sees, for a row of it that is on its way there, and for the sums of a panel.
+/// Room for what a block sees, and for the sums of a panel.
 pub fn scratch(op: &Conv2d, per: usize) -> usize {
     let block = block(op, per);
     let (height, width) = seen(op, block);
-    let row = (width * op.channels_in).next_multiple_of(LANES);
-    (height * width * op.channels_in / per).next_multiple_of(LANES) + row + block.0 * block.1 * WIDTH
+    (height * width * op.channels_in / per).next_multiple_of(LANES) + block.0 * block.1 * WIDTH
 }
 
 pair_kernel!(pub fn run[T: Factor](task: &Task, op: &Conv2d) = body);
@@ -41,19 +40,11 @@ unsafe fn body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     let (height, width) = seen(op, (task.rows.len(), columns));
     let start = |first: usize| (first * stride) as isize - op.kernel.border() as isize;
     let (top, left) = (start(task.rows.start), start(task.columns.start));
-    // SAFETY: `scratch` has room for all three; see `super::run`.
+    // SAFETY: `scratch` has room for both; see `super::run`.
     unsafe {
         let x = task.scratch.cast::<T>();
-        let row = task.scratch.add((height * width * c / T::PER).next_multiple_of(LANES));
-        let sums = row.add((width * c).next_multiple_of(LANES));
-        for i in 0..height {
-            let to = x.add(i * width * c / T::PER);
-            let row = if T::PER == 1 { to.cast() } else { row };
-            load::copy::<S>(row, &task.source, (top + i as isize, left), (1, width), 0..c);
-            if T::PER > 1 {
-                T::convert::<S>(to, row, width * c);
-            }
-        }
+        let sums = task.scratch.add((height * width * c / T::PER).next_multiple_of(LANES));
+        load::copy::<S, T>(x, &task.source, (top, left), (height, width), 0..c);
         let c = c / T::PER;
         let taps: [usize; 9] = std::array::from_fn(|tap| (tap / side * width + tap % side) * c);
         let taps = &taps[..side * side];
@@ -69,18 +60,6 @@ unsafe fn body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
                 }
             }
         };
-        if S::BY_TILES && T::PER == 2 {
-            // A row at a time, whose pixels stay in the first-level cache while the weights pass by; sums in tiles.
-            for i in 0..task.rows.len() {
-                for panel in task.panels.clone() {
-                    let Rows { at, stride, count } = pixels(i, 0);
-                    let (rows, weight) = (Rows { at: at.cast(), stride, count }, weight(panel, 0, 0).cast());
-                    tiles::convolve::<S::Tiles>(sums, rows, taps, weight, c, true, narrow(panel));
-                    put(i, panel, sums);
-                }
-            }
-            return;
-        }
         for panel in task.panels.clone() {
             for (tap, k) in (0..taps.len()).flat_map(|tap| (0..c).step_by(DEPTH).map(move |k| (tap, k))) {
                 let depth = DEPTH.min(c - k);

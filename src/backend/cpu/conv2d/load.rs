@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::backend::cpu::Context;
-use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::cpu::panels::Factor;
+use crate::backend::cpu::simd::{LANES, Simd, map};
 use crate::graph::ops::{Conv2d, GROUPS};
 use crate::math;
 
@@ -13,8 +14,8 @@ pub struct Source {
     x: *const f32,
     size: (usize, usize),
     channels: usize,
-    /// Pixels of the map that the taps see per pixel of `x`, along one side.
-    repeat: usize,
+    /// 1 where the map that the taps see has two pixels per pixel of `x`, along one side, else 0.
+    doubled: u32,
     /// Factors (C) and summands (C) of the normalization.
     scale_shift: Option<*const f32>,
     silu: bool,
@@ -45,78 +46,81 @@ impl Source {
             x: cx.buffer::<f32>(op.x).wrapping_add(image * op.len_in()),
             size: op.size,
             channels,
-            repeat: op.kernel.repeat(),
+            doubled: op.kernel.repeat().ilog2(),
             scale_shift,
             silu: op.norm.is_some_and(|norm| norm.silu),
         }
     }
 
     /// The map as it lies in memory, each pixel once.
-    pub fn without_repeat(&self) -> Self {
-        Self { repeat: 1, ..*self }
+    pub fn undoubled(&self) -> Self {
+        Self { doubled: 0, ..*self }
     }
 }
 
+impl Source {
+    /// Where the channels of pixel (y, x) of the map that the taps see lie, if it is none of the zeros around.
+    #[inline(always)]
+    pub fn pixel(&self, y: isize, x: isize) -> Option<*const f32> {
+        let (y, x) = (y as usize, x as usize); // left of the map and above it wraps to huge
+        let (y, x) = (y >> self.doubled, x >> self.doubled);
+        let at = (y.wrapping_mul(self.size.1) + x).wrapping_mul(self.channels);
+        (y < self.size.0 && x < self.size.1).then_some(self.x.wrapping_add(at))
+    }
+
+    /// The channels of `pixel` from `c` on, at most LANES, behind normalization and activation; zeros behind the last.
+    ///
+    /// # Safety
+    /// The pixel is one of the map, and has channel `c`.
+    #[inline(always)]
+    pub unsafe fn vector<S: Simd>(&self, pixel: *const f32, c: usize) -> S::V {
+        let count = self.channels - c;
+        // SAFETY: `count` channels are there from `c` on, of the pixel as of factors and summands.
+        unsafe {
+            let mut v = load::<S>(pixel.add(c), count);
+            if let Some(scale) = self.scale_shift {
+                let shift = scale.add(self.channels);
+                v = S::fma(v, load::<S>(scale.add(c), count), load::<S>(shift.add(c), count));
+            }
+            if self.silu { map::<S>(v, math::silu) } else { v }
+        }
+    }
+}
+
+/// LANES elements, or `count` of them.
+#[inline(always)]
+unsafe fn load<S: Simd>(from: *const f32, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if count < LANES { S::load_partial(from, count) } else { S::load(from) } }
+}
+
 /// Copies the pixels `top..top + height`, `left..left + width` of the map that the taps see, of each
-/// only the channels `part`, to `to` (height, width, part); what lies outside of the map is zero.
+/// only the channels `part`, to `to` (height, width, part) as factors; what lies outside of the map is zero.
 ///
 /// # Safety
-/// `to` has that room; the channels exist.
+/// `to` has that room, and that of LANES channels more; the channels exist.
 #[inline(always)]
-pub unsafe fn copy<S: Simd>(
-    to: *mut f32,
+pub unsafe fn copy<S: Simd, T: Factor>(
+    to: *mut T,
     source: &Source,
     (top, left): (isize, isize),
     (height, width): (usize, usize),
     part: Range<usize>,
 ) {
-    let len = part.len();
     for i in 0..height {
-        // SAFETY: row i of `to`; pixels of `x` are read only inside of the map.
-        unsafe {
-            let row = to.add(i * width * len);
-            let y = (top + i as isize) as usize;
-            if y >= source.size.0 * source.repeat {
-                row.write_bytes(0, width * len);
-                continue;
-            }
-            for j in 0..width {
-                let x = (left + j as isize) as usize;
-                let pixel = row.add(j * len);
-                if x >= source.size.1 * source.repeat {
-                    pixel.write_bytes(0, len);
-                    continue;
-                }
-                let at = (y / source.repeat * source.size.1 + x / source.repeat) * source.channels + part.start;
-                match source.scale_shift {
-                    Some(scale) => {
-                        let scale = scale.add(part.start);
-                        normalize::<S>(pixel, source.x.add(at), scale, scale.add(source.channels), len);
-                    }
-                    None => pixel.copy_from_nonoverlapping(source.x.add(at), len),
+        for j in 0..width {
+            let pixel = source.pixel(top + i as isize, left + j as isize);
+            // SAFETY: pixel (i, j) of `to`. What is written behind its channels, the next pixel overwrites.
+            unsafe {
+                let to = to.add((i * width + j) * part.len() / T::PER);
+                for c in part.clone().step_by(LANES) {
+                    let v = match pixel {
+                        Some(pixel) => source.vector::<S>(pixel, c),
+                        None => S::splat(0.0),
+                    };
+                    T::store::<S>(to, c - part.start, v);
                 }
             }
-            if source.silu {
-                // The border's zeros stay: silu(0) = 0.
-                std::slice::from_raw_parts_mut(row, width * len).iter_mut().for_each(|x| *x = math::silu(*x));
-            }
-        }
-    }
-}
-
-/// to[c] = x[c] * scale[c] + shift[c]
-#[inline(always)]
-unsafe fn normalize<S: Simd>(to: *mut f32, x: *const f32, scale: *const f32, shift: *const f32, len: usize) {
-    let whole = len / LANES * LANES;
-    // SAFETY: all four hold `len` elements.
-    unsafe {
-        for c in (0..whole).step_by(LANES) {
-            S::store(to.add(c), S::fma(S::load(x.add(c)), S::load(scale.add(c)), S::load(shift.add(c))));
-        }
-        if whole < len {
-            let n = len - whole;
-            let load = |from: *const f32| S::load_partial(from.add(whole), n);
-            S::store_partial(to.add(whole), S::fma(load(x), load(scale), load(shift)), n);
         }
     }
 }

@@ -9,6 +9,7 @@
 mod direct;
 mod load;
 mod store;
+mod tiles;
 mod winograd;
 
 use std::ops::Range;
@@ -16,7 +17,9 @@ use std::ops::Range;
 use self::load::Source;
 use self::store::Sink;
 use self::winograd::{Doubled, Square};
+use super::panels::WIDTH;
 use super::simd::Isa;
+use super::simd::tiles::SIDE;
 use super::{Arrangement, Context, Scratch, panels};
 use crate::graph::ops::{Conv2d, Kernel};
 use crate::graph::{Elem, Graph, WeightId};
@@ -30,6 +33,8 @@ enum Method {
     WinogradSquare,
     /// 25 products for a 4 x 4 block of a doubled map.
     WinogradDoubled,
+    /// Tap by tap of tiles, which multiply faster than anything transforms.
+    Tiles,
 }
 
 impl Method {
@@ -39,8 +44,7 @@ impl Method {
         const MOST: usize = 256 * 256;
         let fits = op.channels_in.is_multiple_of(16) && op.channels_out.is_multiple_of(16);
         match op.kernel {
-            // Tiles multiply faster than anything transforms, and without a transform roundings stay as they are.
-            Kernel::Square if factors == Factors::Tiles => Self::Direct,
+            _ if factors == Factors::Tiles => Self::Tiles,
             Kernel::Square if fits && op.channels_in * op.channels_out <= MOST => Self::WinogradSquare,
             Kernel::Upsample if fits => Self::WinogradDoubled,
             _ => Self::Direct,
@@ -94,16 +98,21 @@ pub(super) fn arrangement(op: &Conv2d, graph: &Graph, isa: Isa) -> (WeightId, Ar
         Method::WinogradDoubled => Arrangement::new("winograd_doubled", len(25), move |oihw, packed| {
             winograd::transform_weight::<_, 4, 5>(Doubled, oihw, c, packed);
         }),
+        Method::Tiles => {
+            let op = op.clone();
+            Arrangement::new("tiles", tiles::packed_len(&op), move |oihw, packed| tiles::pack(&op, oihw, packed))
+        }
     };
     if factors == Factors::F32 {
         return (op.weight, arrangement);
     }
-    let name = match method {
-        Method::Direct => "panels_bf16",
-        Method::WinogradSquare => "winograd_square_bf16",
-        Method::WinogradDoubled => "winograd_doubled_bf16",
+    let arrangement = match method {
+        Method::Direct => arrangement.halved("panels_bf16", panels::pair::<WIDTH>),
+        Method::WinogradSquare => arrangement.halved("winograd_square_bf16", panels::pair::<WIDTH>),
+        Method::WinogradDoubled => arrangement.halved("winograd_doubled_bf16", panels::pair::<WIDTH>),
+        Method::Tiles => arrangement.halved("tiles_bf16", panels::pair::<SIDE>),
     };
-    (op.weight, arrangement.halved(name, panels::pair))
+    (op.weight, arrangement)
 }
 
 pub(super) fn scratch(op: &Conv2d, graph: &Graph, isa: Isa) -> Scratch {
@@ -112,6 +121,7 @@ pub(super) fn scratch(op: &Conv2d, graph: &Graph, isa: Isa) -> Scratch {
         Method::Direct => direct::scratch(op, factors.per()),
         Method::WinogradSquare => winograd::scratch::<6, 6>(op, 4),
         Method::WinogradDoubled => winograd::scratch::<4, 5>(op, 2),
+        Method::Tiles => tiles::scratch(op),
     };
     // Behind the block's own: the normalization's factor and summand of each channel.
     Scratch { shared: 0, own: own + 2 * op.channels_in }
@@ -124,12 +134,15 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
     let method = Method::of(op, factors);
     let block = match method {
         Method::Direct => direct::block(op, factors.per()),
+        Method::Tiles => tiles::strip(op, cx.extent.rows, cx.member.team_size()),
         _ => winograd::block(op),
     };
-    let (height, width) = op.kernel.output(op.size);
+    let ((height, width), panels) = match method {
+        Method::Tiles => (tiles::grid(op), tiles::panels(op)),
+        _ => (op.kernel.output(op.size), op.channels_out.div_ceil(WIDTH)),
+    };
     let across = width.div_ceil(block.1);
     let blocks = height.div_ceil(block.0) * across;
-    let panels = op.channels_out.div_ceil(panels::WIDTH);
     // Cut the channels too where there are fewer blocks than keep everybody busy to the end.
     let wanted = (4 * cx.member.team_size()).div_ceil((blocks * cx.extent.rows).max(1));
     let group = panels.div_ceil(wanted.min(panels));
@@ -151,6 +164,7 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
             // them for this op; a task's block and panels are its own.
             unsafe {
                 match (method, pairs) {
+                    (Method::Tiles, _) => tiles::run(cx.isa, &task, op),
                     (Method::Direct, false) => direct::run::<f32>(cx.isa, &task, op),
                     (Method::Direct, true) => direct::run::<u32>(cx.isa, &task, op),
                     (Method::WinogradSquare, false) => winograd::square::<f32>(cx.isa, &task, op),

@@ -45,6 +45,24 @@ impl Sink {
         self.channels
     }
 
+    /// Bytes of a pixel.
+    pub fn pixel_bytes(&self) -> usize {
+        match self.out {
+            Out::F32(_) => self.channels * size_of::<f32>(),
+            Out::Rgb8(_) => self.channels,
+        }
+    }
+
+    /// Where channel `n` of pixel (y, x) lies, or would lie if it were one of the map.
+    #[inline(always)]
+    pub fn place(&self, (y, x): (usize, usize), n: usize) -> *const u8 {
+        let at = (y * self.width + x) * self.channels + n;
+        match self.out {
+            Out::F32(out) => out.wrapping_add(at).cast(),
+            Out::Rgb8(out) => out.wrapping_add(at),
+        }
+    }
+
     /// Writes the channels from `n` on, at most LANES, of pixel (y, x): `sums` and what is added to them.
     ///
     /// # Safety

@@ -200,10 +200,11 @@ unsafe fn body<S: Simd, T: Factor, K: Scheme<IN, PRODUCTS>, const IN: usize, con
         let products = inputs.add(IN * IN * skip_in).cast::<f32>(); // (position, tile, WIDTH)
         let x = products.add(PRODUCTS * PRODUCTS * skip_out); // what the block sees
         let start = |first: usize| (first / TILE * K::STEP) as isize - 1;
-        let source = task.source.without_repeat();
+        let source = task.source.undoubled();
         for first in (0..c).step_by(PART) {
             let part = PART.min(c - first);
-            load::copy::<S>(x, &source, (start(task.rows.start), start(task.columns.start)), seen, first..first + part);
+            let corner = (start(task.rows.start), start(task.columns.start));
+            load::copy::<S, f32>(x, &source, corner, seen, first..first + part);
             for tile in 0..tiles {
                 let corner = x.add((tile / across * seen.1 + tile % across) * K::STEP * part);
                 for channel in (0..part).step_by(LANES) {

@@ -1,82 +1,97 @@
-//! The same by tiles of bf16: 32 rows meet a panel at a time.
+//! The same by tiles of bf16: up to 32 pixels meet the panels of a convolution's taps.
 //!
-//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], then the next 16, of all taps; then what
-//! is left of each tap's depth. That order depends on depth and taps alone, as long as cuts lie at multiples of [`SIDE`].
+//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], of every tap; then the next 16; then what
+//! is left of each tap's depth. That order depends on depth and taps alone.
 
-use super::{Rows, WIDTH};
+use std::ops::Range;
+
+use super::WIDTH;
+use crate::backend::cpu::simd::LINE;
 use crate::backend::cpu::simd::tiles::{SIDE, Shape, Tiles};
 
-/// From row to row of sums and of a panel.
+/// Pixels that meet a panel at a time: two tiles of them.
+pub const PIXELS: usize = 2 * SIDE;
+
+/// From row to row of sums.
 const ROW_BYTES: usize = 4 * WIDTH;
 
-/// As [`super::multiply`]; `depth` counts pairs.
-///
-/// # Safety
-/// As [`super::multiply`].
-#[inline(always)]
-pub unsafe fn multiply<M: Tiles>(
-    sums: *mut f32,
-    rows: Rows<u32>,
-    panel: *const u32,
-    depth: usize,
-    first: bool,
-    narrow: bool,
-) {
-    // SAFETY: the caller's.
-    unsafe { convolve::<M>(sums, rows, &[0], panel, depth, first, narrow) }
+/// Two runs of pixels.
+#[derive(Clone, Copy)]
+pub struct Pixels {
+    pub at: *const u32,
+    /// Pairs from pixel to pixel of a run.
+    pub stride: usize,
+    /// Pixels of each run, at most SIDE, of the first at least one.
+    pub counts: [usize; 2],
 }
 
-/// The sum over taps of such products: of the rows, moved by each of `offsets` elements, and a panel per tap. Sums stay in
-/// tiles over all taps.
+/// The panels of some taps, (depth / SIDE, tap, 2, SIDE, SIDE): of 16 pairs of channels, two tiles of 16 columns. What is left of the depth is a step of its own.
+#[derive(Clone, Copy)]
+pub struct Panels {
+    pub at: *const u32,
+    /// Pairs of channels.
+    pub depth: usize,
+    /// Only the first SIDE columns are wanted.
+    pub narrow: bool,
+}
+
+/// Other work, some of it at every step of [`convolve`]: while tiles multiply, it costs little time of its own.
+pub trait Meanwhile {
+    /// To be `#[inline(always)]`, for the instruction set.
+    ///
+    /// # Safety
+    /// The implementor's.
+    unsafe fn step(&mut self);
+}
+
+/// None.
+impl Meanwhile for () {
+    #[inline(always)]
+    unsafe fn step(&mut self) {}
+}
+
+/// Steps of [`convolve`] for that depth and number of taps.
+pub fn steps(depth: usize, taps: usize) -> usize {
+    depth.div_ceil(SIDE) * taps
+}
+
+/// sums[run, p, 0..32] = Σ_tap Σ_k pixels[taps[tap][run] + p * stride + k] * panels[tap, k, 0..32]: `taps` tells where the
+/// two runs begin for each tap, in pairs behind `pixels.at`. `sums` is (2, SIDE, WIDTH).
 ///
 /// # Safety
-/// As [`multiply`], for every tap.
+/// Pixels and panels are there for every tap, and room for the sums.
 #[inline(always)]
 pub unsafe fn convolve<M: Tiles>(
+    tiles: &mut M,
     sums: *mut f32,
-    rows: Rows<u32>,
-    offsets: &[usize],
-    panels: *const u32,
-    depth: usize,
-    first: bool,
-    narrow: bool,
+    pixels: Pixels,
+    taps: &[[usize; 2]],
+    panels: Panels,
+    meanwhile: &mut impl Meanwhile,
 ) {
-    let mut tiles = M::new();
-    let whole = depth / SIDE * SIDE;
-    for r in (0..rows.count).step_by(2 * SIDE) {
-        // Whole tiles of pairs, then what is left.
-        for (k, end, words) in [(0, whole, SIDE), (whole, depth, depth - whole)] {
-            if k == end {
-                continue;
-            }
-            // SAFETY: rows r.. and pairs k..end of them exist for every tap.
-            unsafe {
-                let block = Block {
-                    sums: sums.add(r * WIDTH),
-                    a: rows.at.add(r * rows.stride + k),
-                    stride: rows.stride,
-                    offsets,
-                    b: panels.add(k * WIDTH),
-                    depth: end - k,
-                    of: depth,
-                    first: first && k == 0,
-                };
-                let count = (2 * SIDE).min(rows.count - r);
-                tiles.shape(shape(count.min(SIDE), count.saturating_sub(SIDE), words));
-                match (count > SIDE, !narrow) {
-                    (true, true) => block.run::<M, true, true>(&mut tiles),
-                    (true, false) => block.run::<M, true, false>(&mut tiles),
-                    (false, true) => block.run::<M, false, true>(&mut tiles),
-                    (false, false) => block.run::<M, false, false>(&mut tiles),
-                }
+    let whole = panels.depth / SIDE * SIDE;
+    // Whole tiles of pairs, then what is left.
+    for (pairs, words) in [(0..whole, SIDE), (whole..panels.depth, panels.depth - whole)] {
+        if pairs.is_empty() {
+            continue;
+        }
+        let block = Block { sums, pixels, taps, panels, pairs, words };
+        // SAFETY: the caller's; tiles have the sizes that the block takes them to have.
+        unsafe {
+            tiles.shape(shape(pixels.counts, words));
+            match (pixels.counts[1] > 0, !panels.narrow) {
+                (true, true) => block.run::<M, true, true>(tiles, meanwhile),
+                (true, false) => block.run::<M, true, false>(tiles, meanwhile),
+                (false, true) => block.run::<M, false, true>(tiles, meanwhile),
+                (false, false) => block.run::<M, false, false>(tiles, meanwhile),
             }
         }
     }
 }
 
-/// Sums in tiles 0 to 3, rows in 4 and 5, the panel's halves in 6 and 7.
+/// Sums in tiles 0 to 3, pixels in 4 and 5, the panel's halves in 6 and 7.
 #[inline(always)]
-fn shape(upper: usize, lower: usize, words: usize) -> Shape {
+fn shape([upper, lower]: [usize; 2], words: usize) -> Shape {
     Shape::NONE
         .with(0, upper, SIDE)
         .with(1, upper, SIDE)
@@ -88,29 +103,26 @@ fn shape(upper: usize, lower: usize, words: usize) -> Shape {
         .with(7, words, SIDE)
 }
 
-/// Up to 32 rows times the panels of the taps.
+/// What [`convolve`] sums, of some of the pairs.
 struct Block<'a> {
     sums: *mut f32,
-    a: *const u32,
-    stride: usize,
-    offsets: &'a [usize],
-    b: *const u32,
-    /// Pairs that are summed.
-    depth: usize,
-    /// Pairs of a panel.
-    of: usize,
-    first: bool,
+    pixels: Pixels,
+    taps: &'a [[usize; 2]],
+    panels: Panels,
+    pairs: Range<usize>,
+    /// Pairs of a step.
+    words: usize,
 }
 
 impl Block<'_> {
-    /// With the rows of tile 5 (`LOWER`), with the right half of the panel (`RIGHT`), or without.
+    /// With the second run (`LOWER`), with the right half of the panel (`RIGHT`), or without.
     #[inline(always)]
-    unsafe fn run<M: Tiles, const LOWER: bool, const RIGHT: bool>(self, tiles: &mut M) {
-        let Self { sums, a, stride, offsets, b, depth, of, first } = self;
+    unsafe fn run<M: Tiles, const LOWER: bool, const RIGHT: bool>(self, tiles: &mut M, meanwhile: &mut impl Meanwhile) {
+        let Self { sums, pixels: Pixels { at, stride, .. }, taps, panels, pairs, words } = self;
         let lower_sums = sums.wrapping_add(SIDE * WIDTH);
-        // SAFETY: the caller of `multiply` vouches for rows, columns and depth; tiles have the sizes of `shape`.
+        // SAFETY: the caller of `convolve` vouches for pixels, panels and sums; tiles have the sizes of `shape`.
         unsafe {
-            if first {
+            if pairs.start == 0 {
                 tiles.zero::<0>();
                 tiles.zero::<1>();
                 if LOWER {
@@ -125,23 +137,25 @@ impl Block<'_> {
                     tiles.load::<3>(lower_sums.add(SIDE).cast(), ROW_BYTES);
                 }
             }
-            for (tap, offset) in offsets.iter().enumerate() {
-                let (a, b) = (a.add(*offset), b.add(tap * of * WIDTH));
-                for k in (0..depth).step_by(SIDE) {
-                    tiles.load::<4>(a.add(k), 4 * stride);
-                    tiles.load::<6>(b.add(k * WIDTH), ROW_BYTES);
+            let mut b = panels.at.add(pairs.start * taps.len() * WIDTH);
+            for k in pairs.step_by(SIDE) {
+                for [upper, lower] in taps {
+                    tiles.load::<4>(at.add(upper + k), 4 * stride);
+                    tiles.load_once::<6>(b, LINE);
                     tiles.multiply::<0, 4, 6>();
                     if LOWER {
-                        tiles.load::<5>(a.add(SIDE * stride + k), 4 * stride);
+                        tiles.load::<5>(at.add(lower + k), 4 * stride);
                         tiles.multiply::<2, 5, 6>();
                     }
                     if RIGHT {
-                        tiles.load::<7>(b.add(k * WIDTH + SIDE), ROW_BYTES);
+                        tiles.load_once::<7>(b.add(words * SIDE), LINE);
                         tiles.multiply::<1, 4, 7>();
                         if LOWER {
                             tiles.multiply::<3, 5, 7>();
                         }
                     }
+                    b = b.add(words * WIDTH);
+                    meanwhile.step();
                 }
             }
             tiles.store::<0>(sums, ROW_BYTES);

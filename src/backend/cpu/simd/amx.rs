@@ -90,6 +90,14 @@ impl Tiles for Amx {
     }
 
     #[inline(always)]
+    unsafe fn load_once<const T: usize>(&mut self, from: *const u32, stride_bytes: usize) {
+        unsafe {
+            asm!("tileloaddt1 tmm{t}, [{from} + {stride}]", t = const T, from = in(reg) from,
+                stride = in(reg) stride_bytes, options(nostack, readonly, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store<const T: usize>(&mut self, to: *mut f32, stride_bytes: usize) {
         unsafe {
             asm!("tilestored [{to} + {stride}], tmm{t}", t = const T, to = in(reg) to, stride = in(reg) stride_bytes,

@@ -114,6 +114,11 @@ impl<const BF16: bool, const AMX: bool> Simd for Family<BF16, AMX> {
     unsafe fn store_bf16(to: *mut u16, v: Self::V) {
         unsafe {
             let counts = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(v), _mm512_set1_ps(LEAST_BF16));
+            if BF16 {
+                // SAFETY: only the type's name differs.
+                let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_maskz_cvtneps_pbh(counts, v));
+                return _mm256_storeu_si256(to.cast(), rounded);
+            }
             let bits = _mm512_castps_si512(v);
             let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);

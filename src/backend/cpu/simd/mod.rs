@@ -161,6 +161,21 @@ pub trait Simd: Copy {
     }
 }
 
+/// `f` of each lane, which the compiler finds to be one operation on all for each of `f`'s; see [`crate::math`].
+///
+/// # Safety
+/// As the methods of [`Simd`].
+#[inline(always)]
+pub unsafe fn map<S: Simd>(v: S::V, f: impl Fn(f32) -> f32) -> S::V {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: `lanes` holds sixteen.
+    unsafe {
+        S::store(lanes.as_mut_ptr(), v);
+        lanes.iter_mut().for_each(|x| *x = f(*x));
+        S::load(lanes.as_ptr())
+    }
+}
+
 /// Rows of f32 or bf16, widened while loading.
 pub trait Element: Copy {
     /// # Safety

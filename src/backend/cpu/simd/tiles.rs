@@ -39,6 +39,8 @@ pub trait Tiles: Sized {
     unsafe fn shape(&mut self, shape: Shape);
     unsafe fn zero<const T: usize>(&mut self);
     unsafe fn load<const T: usize>(&mut self, from: *const u32, stride_bytes: usize);
+    /// [`Tiles::load`] of what is not wanted again before much else is.
+    unsafe fn load_once<const T: usize>(&mut self, from: *const u32, stride_bytes: usize);
     unsafe fn store<const T: usize>(&mut self, to: *mut f32, stride_bytes: usize);
     /// c[m, n] += (Σ_k a0[m, k] b0[k, n]) + (Σ_k a1[m, k] b1[k, n]) of the pairs (a0, a1) and (b0, b1): two chains of
     /// fused multiply-adds from zero in ascending k, their sum, and its sum with c, each rounded to nearest even,
@@ -92,6 +94,11 @@ impl Tiles for Emulated {
                 *word = unsafe { from.byte_add(i * stride_bytes).add(j).read_unaligned() };
             }
         }
+    }
+
+    unsafe fn load_once<const T: usize>(&mut self, from: *const u32, stride_bytes: usize) {
+        // SAFETY: the caller's.
+        unsafe { self.load::<T>(from, stride_bytes) }
     }
 
     unsafe fn store<const T: usize>(&mut self, to: *mut f32, stride_bytes: usize) {
