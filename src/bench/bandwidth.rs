@@ -3,6 +3,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use memmap2::MmapMut;
+
+use crate::backend::cpu::memory::pages;
+
 /// Streams that each thread reads side by side, one pass for each: one is fastest on some processors, several on others.
 const STREAMS: [usize; 3] = [1, 4, 8];
 
@@ -11,7 +15,8 @@ const BLOCK: usize = 32;
 
 /// An array far larger than most caches, and the threads that read it.
 pub struct ReadBandwidth {
-    words: Vec<u64>,
+    /// Of words; in pages as a plan's.
+    array: MmapMut,
     threads: usize,
 }
 
@@ -22,8 +27,14 @@ impl ReadBandwidth {
     /// With `threads` threads; one per core for 0.
     pub fn new(threads: usize) -> Self {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        Self::of(Self::BYTES, threads)
+    }
+
+    fn of(bytes: usize, threads: usize) -> Self {
+        let mut array = pages(bytes);
         // Ones, not zeros: untouched zero pages would all be the same page.
-        Self { words: vec![1; Self::BYTES / 8], threads }
+        array.fill(1);
+        Self { array, threads }
     }
 
     /// Bytes per second, reading `bytes` again and again, at most the whole array: what fits a cache comes from there, as
@@ -34,15 +45,16 @@ impl ReadBandwidth {
     }
 
     fn pass(&self, bytes: u64, streams: usize) -> f64 {
+        let words: &[u64] = bytemuck::cast_slice(&self.array);
         // Every thread's streams are of whole blocks.
-        let most = self.words.len() / self.threads;
+        let most = words.len() / self.threads;
         let part = usize::try_from(bytes / 8).unwrap_or(most) / self.threads;
         let stream = (part.min(most) / streams / BLOCK).max(1) * BLOCK;
         let part = stream * streams;
         let times = (most / part).max(1);
         let read_all = |times| {
             std::thread::scope(|scope| {
-                for part in self.words.chunks_exact(part).take(self.threads) {
+                for part in words.chunks_exact(part).take(self.threads) {
                     scope.spawn(move || (0..times).for_each(|_| read(black_box(part), stream)));
                 }
             });
@@ -74,7 +86,7 @@ mod tests {
 
     #[test]
     fn any_number_of_bytes_can_be_read() {
-        let bandwidth = ReadBandwidth { words: vec![1; 1 << 16], threads: 2 };
+        let bandwidth = ReadBandwidth::of(8 << 16, 2);
         for bytes in [0, 1, 5000, 1 << 19, u64::MAX] {
             let measured = bandwidth.measure(bytes);
             assert!(measured.is_finite() && measured > 0.0, "{bytes} bytes at {measured}");

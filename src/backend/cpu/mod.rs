@@ -14,7 +14,7 @@ mod gate;
 mod group_norm_stats;
 mod linear;
 mod linear_residual;
-mod memory;
+pub(crate) mod memory;
 mod nearest_code;
 mod norm_gated_gelu;
 mod norm_linear;
