@@ -6,36 +6,45 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytemuck::Pod;
 use memmap2::{MmapMut, MmapRaw};
 
+use super::simd::LINE;
 use crate::Result;
 use crate::backend::weights::{bf16_values, find, values};
 use crate::checkpoint::{Bytes, Checkpoint, DType};
 use crate::graph::{Elem, Source, Weight};
 
+/// Bytes of a large page.
+const LARGE: usize = 2 << 20;
+
+/// Bytes that weights are cut from at a time: most are smaller than some large pages.
+const CHUNK: usize = 16 * LARGE;
+
 /// Zeroed memory, at a page. Large pages are asked for where the system has them: a stream through many small ones waits
 /// for the translation of addresses (31 GB/s instead of 36 on two cores of a Xeon, and tiles go from 25 to 32 GB/s).
 pub fn pages(len_bytes: usize) -> MmapMut {
-    // No pages at all cannot be had.
-    let pages = MmapMut::map_anon(len_bytes.max(1)).expect("the system has memory for it");
+    // Whole large pages where hardly anything of the last one is lost; no pages at all cannot be had.
+    let whole = if len_bytes < 4 * LARGE { len_bytes.max(1) } else { len_bytes.next_multiple_of(LARGE) };
+    let pages = MmapMut::map_anon(whole).expect("the system has memory for it");
     #[cfg(target_os = "linux")]
     // A system without large pages says so, and nothing is lost but speed.
     let _ = pages.advise(memmap2::Advice::HugePage);
     pages
 }
 
-/// One zeroed buffer that the members of a team write in disjoint parts.
+/// One zeroed buffer that the members of a team write in disjoint parts; at a cache line.
 pub struct Buffer {
-    pages: MmapRaw,
+    pages: Arc<MmapRaw>,
+    start: usize,
     len_bytes: usize,
 }
 
 impl Buffer {
     pub fn new(len_bytes: usize) -> Self {
-        Self { pages: pages(len_bytes).into(), len_bytes }
+        Self { pages: Arc::new(pages(len_bytes).into()), start: 0, len_bytes }
     }
 
     /// The first element. Reads and writes through it are the caller's to keep apart.
     pub fn ptr<T: Pod>(&self) -> *mut T {
-        self.pages.as_mut_ptr().cast()
+        self.pages.as_mut_ptr().wrapping_add(self.start).cast()
     }
 
     /// How many whole elements of a type it holds.
@@ -47,6 +56,30 @@ impl Buffer {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: `&mut self` excludes every other user; any bytes are a valid u8.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len_bytes) }
+    }
+}
+
+/// Where the next weights come from: what is left of the last chunk, as long as one of its buffers is in use.
+#[derive(Default)]
+struct Chunks {
+    last: Weak<MmapRaw>,
+    used: usize,
+}
+
+impl Chunks {
+    fn buffer(&mut self, len_bytes: usize) -> Buffer {
+        if len_bytes > CHUNK / 4 {
+            return Buffer::new(len_bytes);
+        }
+        let last = self.last.upgrade().filter(|_| self.used + len_bytes <= CHUNK);
+        let pages = last.unwrap_or_else(|| {
+            self.used = 0;
+            Arc::new(pages(CHUNK).into())
+        });
+        let buffer = Buffer { start: self.used, len_bytes, pages };
+        self.last = Arc::downgrade(&buffer.pages);
+        self.used += len_bytes.next_multiple_of(LINE);
+        buffer
     }
 }
 
@@ -66,17 +99,9 @@ enum Place {
 }
 
 impl WeightData {
-    /// A weight of our own memory.
-    pub fn owned<T: Pod>(elem: Elem, values: &[T]) -> Self {
-        debug_assert_eq!(elem.size(), size_of::<T>());
-        let mut buffer = Buffer::new(size_of_val(values));
-        buffer.bytes_mut().copy_from_slice(bytemuck::cast_slice(values));
-        Self { elem, place: Place::Own(buffer), len: values.len() }
-    }
-
-    /// A weight of `len` elements that `fill` writes; zero where it does not.
-    fn filled(elem: Elem, len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
-        let mut buffer = Buffer::new(len * elem.size());
+    /// A weight of `len` elements in a buffer of as many that `fill` writes.
+    fn filled(elem: Elem, len: usize, mut buffer: Buffer, fill: impl FnOnce(&mut [u8])) -> Self {
+        debug_assert_eq!(len, buffer.len_bytes / elem.size());
         fill(buffer.bytes_mut());
         Self { elem, place: Place::Own(buffer), len }
     }
@@ -106,9 +131,12 @@ impl WeightData {
     }
 }
 
-/// Weights that are loaded already, by everything that decides their bytes.
+/// Weights that are loaded already, by everything that decides their bytes, and memory for more.
 #[derive(Default)]
-pub struct WeightCache(Mutex<HashMap<Key, Weak<WeightData>>>);
+pub struct WeightCache {
+    loaded: Mutex<HashMap<Key, Weak<WeightData>>>,
+    chunks: Mutex<Chunks>,
+}
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
@@ -178,7 +206,7 @@ impl WeightCache {
     ) -> Result<Arc<WeightData>> {
         if let Source::Constant(_) = weight.source {
             // Computed from what the plan is for, the picture's size say, and not from the checkpoint.
-            return load(checkpoint, weight).map(Arc::new);
+            return load(checkpoint, weight, Buffer::new).map(Arc::new);
         }
         let key = Key {
             checkpoint: checkpoint.id(),
@@ -187,19 +215,20 @@ impl WeightCache {
             normalized: matches!(weight.source, Source::NormalizedTensor),
             arrangement: arrangement.map_or("", |arrangement| arrangement.name),
         };
-        let loaded = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = |bytes| self.chunks.lock().unwrap_or_else(PoisonError::into_inner).buffer(bytes);
+        let loaded = || self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
         let data = Arc::new(match arrangement {
-            None => load(checkpoint, weight)?,
+            None => load(checkpoint, weight, buffer)?,
             Some(Arrangement { elem, len, arrange: Arrange::F32(arrange), .. }) => {
                 let values = values(checkpoint, weight)?;
-                WeightData::filled(*elem, *len, |to| arrange(&values, to))
+                WeightData::filled(*elem, *len, buffer(len * elem.size()), |to| arrange(&values, to))
             }
             Some(Arrangement { elem, len, arrange: Arrange::Bf16(arrange), .. }) => {
-                let data = load(checkpoint, weight)?;
-                WeightData::filled(*elem, *len, |to| arrange(data.values(), to))
+                let data = load(checkpoint, weight, Buffer::new)?;
+                WeightData::filled(*elem, *len, buffer(len * elem.size()), |to| arrange(data.values(), to))
             }
         });
         if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {
@@ -210,7 +239,8 @@ impl WeightCache {
     }
 }
 
-fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
+/// The weight as it is wanted, in the checkpoint's own bytes or in a `buffer` of so many.
+fn load(checkpoint: &Checkpoint, weight: &Weight, buffer: impl FnOnce(usize) -> Buffer) -> Result<WeightData> {
     let wanted = match weight.elem {
         Elem::Bf16 => DType::BF16,
         _ => DType::F32,
@@ -225,9 +255,13 @@ fn load(checkpoint: &Checkpoint, weight: &Weight) -> Result<WeightData> {
             return Ok(WeightData { elem: weight.elem, place, len: tensor.len() });
         }
     }
+    let own = |bytes: &[u8]| {
+        let elem = weight.elem;
+        WeightData::filled(elem, bytes.len() / elem.size(), buffer(bytes.len()), |to| to.copy_from_slice(bytes))
+    };
     Ok(match weight.elem {
-        Elem::Bf16 => WeightData::owned(Elem::Bf16, &bf16_values(checkpoint, weight)?),
-        _ => WeightData::owned(Elem::F32, &values(checkpoint, weight)?),
+        Elem::Bf16 => own(bytemuck::cast_slice(&bf16_values(checkpoint, weight)?)),
+        _ => own(bytemuck::cast_slice(&values(checkpoint, weight)?)),
     })
 }
 
