@@ -3,6 +3,8 @@
 //! A row's scores are computed for keys 0..=position in order, so what a row gives depends on its own
 //! query and its slot's cache alone.
 
+use bytemuck::Pod;
+
 use super::simd::{Element, LANES, LINE, Simd, kernel, prefetch};
 use super::{Context, Scratch};
 use crate::graph::{Elem, NO_SLOT, Row, ops};
@@ -16,21 +18,32 @@ pub(super) fn scratch(op: &ops::Attention) -> Scratch {
 }
 
 pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
+    match op.cache.elem {
+        Elem::Bf16 => heads::<u16>(op, cx),
+        _ => heads::<f32>(op, cx),
+    }
+}
+
+/// All heads of all rows, of a cache that holds `T`.
+fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
     let heads = op.cache.n_head;
     let (dim, head_dim) = (op.cache.dim(), op.cache.head_dim);
-    let rows = cx.buffer::<Row>(op.rows);
-    cx.member.deal(cx.extent.rows * heads, 1, |range| {
+    let (k, v) = (cx.buffer::<T>(op.k_cache), cx.buffer::<T>(op.v_cache));
+    let units = cx.extent.rows * heads;
+    let row = |unit: usize| {
+        // SAFETY: the row is one of the run's.
+        let row = unsafe { *cx.buffer::<Row>(op.rows).add(unit / heads) };
+        (row.slot != NO_SLOT).then_some(row)
+    };
+    let at = |row: Row, unit: usize| op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
+    cx.member.deal_streams(units, 1..=1, |range, next| {
+        let next = if next < units { row(next).map(|row| at(row, next)) } else { None };
         for unit in range {
-            let (r, head) = (unit / heads, unit % heads);
-            // SAFETY: the row is one of the run's and is checked; (r, head) of `out` is this member's.
+            let Some(row) = row(unit) else { continue };
+            op.cache.check(&row);
+            let (at, channels) = (at(row, unit), unit / heads * dim + unit % heads * head_dim);
+            // SAFETY: the row is checked; its head's part of `out` is this member's.
             unsafe {
-                let row = *rows.add(r);
-                if row.slot == NO_SLOT {
-                    continue;
-                }
-                op.cache.check(&row);
-                let at = op.cache.at(op.layer, row.slot as usize, head, 0);
-                let channels = r * dim + head * head_dim;
                 let one = Head {
                     out: cx.buffer::<f32>(op.out).add(channels),
                     q: cx.buffer::<f32>(op.q).add(channels),
@@ -40,16 +53,7 @@ pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
                     scale: op.scale(),
                     prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
                 };
-                match op.cache.elem {
-                    Elem::Bf16 => {
-                        let (k, v) = (cx.buffer::<u16>(op.k_cache), cx.buffer::<u16>(op.v_cache));
-                        attend(cx.isa, one, k.add(at), v.add(at));
-                    }
-                    _ => {
-                        let (k, v) = (cx.buffer::<f32>(op.k_cache), cx.buffer::<f32>(op.v_cache));
-                        attend(cx.isa, one, k.add(at), v.add(at));
-                    }
-                }
+                attend(cx.isa, one, k.add(at), v.add(at), k.add(next.unwrap_or(at)));
             }
         }
     });
@@ -71,20 +75,22 @@ struct Head {
     prefix: f32,
 }
 
-kernel!(fn attend[T: Element](head: Head, k: *const T, v: *const T) = attend_body);
+kernel!(
+    /// One head, of keys `k` and values `v`; this thread reads the keys `next` afterwards.
+    fn attend[T: Element](head: Head, k: *const T, v: *const T, next: *const T) = attend_body
+);
 
 #[inline(always)]
-unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T) {
+unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T, next: *const T) {
     let Head { out, q, scores, keys, head_dim, scale, prefix } = head;
     // SAFETY: k and v hold `keys` rows of head_dim, q and out one, scores room for all keys.
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
+            let ahead = if j + AHEAD < keys { (k, j + AHEAD) } else { (next, j + AHEAD - keys) };
             // Values are read when all scores are known; until then memory would wait.
             for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
-                if j + AHEAD < keys {
-                    prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
-                }
+                prefetch(ahead.0.wrapping_add(ahead.1 * head_dim + c));
                 prefetch(v.add(j * head_dim + c));
             }
             let mut sums = [S::splat(0.0); 4];

@@ -22,7 +22,8 @@ pub(super) fn run(op: &ops::Embed, cx: &Context<'_>) {
                             *out = f32::from_bits(u32::from(*bits) << 16);
                         }
                     }
-                    _ => out.copy_from_slice(std::slice::from_raw_parts(table.ptr::<f32>().add(at), op.dim)),
+                    Elem::F32 => out.copy_from_slice(std::slice::from_raw_parts(table.ptr::<f32>().add(at), op.dim)),
+                    other => unreachable!("no table is of {other:?}"),
                 }
             }
         }

@@ -288,4 +288,20 @@ mod tests {
         // One copy, however many plans have it.
         assert!(Arc::ptr_eq(&converted, &cache.get(&checkpoint, &weight(Elem::F32), None).unwrap()));
     }
+
+    #[test]
+    fn small_buffers_share_a_chunk() {
+        let mut chunks = Chunks::default();
+        let (mut first, mut second, large) = (chunks.buffer(100), chunks.buffer(3), chunks.buffer(CHUNK));
+        assert!(Arc::ptr_eq(&first.pages, &second.pages) && !Arc::ptr_eq(&first.pages, &large.pages));
+        first.bytes_mut().fill(7);
+        assert_eq!((second.bytes_mut(), second.start % LINE), (&mut [0; 3][..], 0));
+        // What does not fit in any more begins the next chunk.
+        let more: Vec<Buffer> = (0..4).map(|_| chunks.buffer(CHUNK / 4)).collect();
+        assert!(Arc::ptr_eq(&more[2].pages, &first.pages) && !Arc::ptr_eq(&more[3].pages, &first.pages));
+        // A chunk that nobody uses is gone, with all that was written there.
+        drop((first, second, more));
+        let mut next = chunks.buffer(100);
+        assert_eq!((next.start, next.bytes_mut()), (0, &mut [0; 100][..]));
+    }
 }

@@ -27,6 +27,9 @@ const TILE: usize = SIDE * SIDE;
 /// Words of a strip's two tiles, which meet the activations one after the other.
 const STEP: usize = 2 * TILE;
 
+/// Bytes of each of the next strips that are asked for while a row's sums are stored.
+const IN_STORE: usize = 8 * LINE;
+
 /// Weight rows that meet the activation rows side by side, at most: two strips.
 const MOST: usize = 2 * ROWS;
 
@@ -140,6 +143,13 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<u32, u32>, piece: Piece, epilog
                 }
             }
             for (r, sums) in sums.iter_mut().enumerate().take(height) {
+                if first + SIDE >= p.rows {
+                    // What sums go into takes its time: memory has more of the next strips to bring meanwhile.
+                    for line in (r * IN_STORE..(r + 1) * IN_STORE).step_by(LINE) {
+                        prefetch(next.wrapping_add(4 * STEP + line));
+                        prefetch(next.wrapping_add(4 * (at(ROWS, p.depth) + STEP) + line));
+                    }
+                }
                 epilogue.store(first + r, start, &mut sums[skip..][..count]);
             }
         }
