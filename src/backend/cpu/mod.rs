@@ -174,19 +174,19 @@ fn scratch_of(op: &Op, graph: &Graph, isa: Isa) -> Scratch {
     }
 }
 
-/// The weights that an op wants in another order than the checkpoint's, made once at load.
+/// The weights that an op wants in another form than the checkpoint's, made once at load.
 fn arrangements_of(op: &Op, graph: &Graph, isa: Isa) -> Vec<(WeightId, Arrangement)> {
     let product = |weight| product::arrangement(weight, graph, isa);
     match op {
         Op::Conv2d(op) => vec![conv2d::arrangement(op, graph, isa)],
         Op::NearestCode(op) => vec![nearest_code::arrangement(op)],
-        Op::NormQkvRope(op) => Vec::from_iter(product(op.wqkv)),
-        Op::LinearResidual(op) => Vec::from_iter(product(op.weight)),
-        Op::NormSwiglu(op) => Vec::from_iter([op.w1, op.w3].into_iter().filter_map(product)),
-        Op::NormLogits(op) => Vec::from_iter(product(op.output)),
-        Op::Linear(op) => Vec::from_iter(product(op.weight)),
-        Op::NormLinear(op) => Vec::from_iter(product(op.weight)),
-        Op::NormGatedGelu(op) => Vec::from_iter([op.wi_0, op.wi_1].into_iter().filter_map(product)),
+        Op::NormQkvRope(op) => vec![product(op.wqkv)],
+        Op::LinearResidual(op) => vec![product(op.weight)],
+        Op::NormSwiglu(op) => vec![product(op.w1), product(op.w3)],
+        Op::NormLogits(op) => vec![product(op.output)],
+        Op::Linear(op) => vec![product(op.weight)],
+        Op::NormLinear(op) => vec![product(op.weight)],
+        Op::NormGatedGelu(op) => vec![product(op.wi_0), product(op.wi_1)],
         Op::Embed(_)
         | Op::Attention(_)
         | Op::Sample(_)

@@ -83,10 +83,11 @@ impl Matrix {
     }
 }
 
-/// The form in which a product reads a weight (N, K), if it is not the checkpoint's.
-pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> Option<(WeightId, Arrangement)> {
+/// The form in which a product reads a weight (N, K).
+pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> (WeightId, Arrangement) {
     let Weight { shape, elem, .. } = graph.weight_at(weight);
-    (isa.by_tiles() && *elem == Elem::Bf16).then(|| (weight, tiles::arrangement(shape[0], shape[1])))
+    let tiles = isa.by_tiles() && *elem == Elem::Bf16;
+    (weight, if tiles { tiles::arrangement(shape[0], shape[1]) } else { Arrangement::copy() })
 }
 
 /// Weight rows that a thread takes.

@@ -179,6 +179,30 @@ impl<'a> Strip<'a> {
         let (y, x) = (i * stride + down + tap / taps, j * stride + across + tap % taps);
         self.ring.at(y) + x * self.ring.pixel
     }
+
+    /// Whether a panel has half as many channels as it could.
+    fn narrow(&self, panel: usize) -> bool {
+        self.task.sink.channels() <= panel % self.panels * WIDTH + SIDE
+    }
+
+    /// Writes a run's outputs for a panel.
+    ///
+    /// # Safety
+    /// `sums` is (count, WIDTH); nobody else has these outputs.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, run: Run, panel: usize, sums: *const f32) {
+        let (y, x) = self.output(run, panel);
+        for p in 0..self.count(run) {
+            for v in 0..if self.narrow(panel) { 1 } else { WIDTH / LANES } {
+                // SAFETY: the caller's.
+                unsafe {
+                    let sums = S::load(sums.add(p * WIDTH + v * LANES));
+                    let channel = store::channel(panel % self.panels, v);
+                    self.task.sink.put::<S>((y, x + p * self.window.phases), channel, sums);
+                }
+            }
+        }
+    }
 }
 
 fn ring(op: &Conv2d) -> Ring {
@@ -264,24 +288,13 @@ unsafe fn body<S: Simd>(task: &Task, op: &Conv2d) {
                 for (tap, offset) in offsets[..taps].iter_mut().enumerate() {
                     *offset = runs.map(|run| strip.offset(run, panel, tap));
                 }
-                let n = panel % strip.panels;
-                let panels = Panels {
-                    at: task.weight.cast::<u32>().add(panel * taps * depth * WIDTH),
-                    depth,
-                    narrow: op.channels_out <= n * WIDTH + SIDE,
-                };
+                let at = task.weight.cast::<u32>().add(panel * taps * depth * WIDTH);
+                let panels = Panels { at, depth, narrow: strip.narrow(panel) };
                 let counts = runs.map(|run| strip.count(run));
                 let pixels = Pixels { at: x, stride: window.stride * ring.pixel, counts };
                 convolve(&mut tiles, sums, pixels, &offsets[..taps], panels, &mut beside);
-                for (run, sums) in [sums, sums.add(SIDE * WIDTH)].into_iter().enumerate() {
-                    let (y, x) = strip.output(runs[run], panel);
-                    for p in 0..counts[run] {
-                        for v in 0..if panels.narrow { 1 } else { WIDTH / LANES } {
-                            let sums = S::load(sums.add(p * WIDTH + v * LANES));
-                            task.sink.put::<S>((y, x + p * window.phases), store::channel(n, v), sums);
-                        }
-                    }
-                }
+                strip.store::<S>(runs[0], panel, sums);
+                strip.store::<S>(runs[1], panel, sums.add(SIDE * WIDTH));
             }
             beside.loader.finish();
         }

@@ -1,4 +1,4 @@
-//! The same by tiles of bf16: up to 32 pixels meet the panels of a convolution's taps.
+//! A convolution's inner loop by tiles of bf16: up to 32 pixels meet the panels of its taps.
 //!
 //! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], of every tap; then the next 16; then what
 //! is left of each tap's depth. That order depends on depth and taps alone.

@@ -10,9 +10,9 @@ use crate::backend::cpu::simd::{LANES, Simd};
 pub struct Ring {
     /// A power of two.
     rows: usize,
-    /// From pixel to pixel.
+    /// From pixel to pixel, with room for whole vectors.
     pub pixel: usize,
-    /// From row to row, with room behind the last pixel for a whole vector.
+    /// From row to row.
     row: usize,
 }
 
@@ -21,7 +21,7 @@ impl Ring {
     pub fn new(rows: usize, width: usize, channels: usize) -> Self {
         // An odd number of cache lines, so that neighbours do not evict each other from the first-level cache.
         let pixel = (channels / 2).next_multiple_of(LANES) | LANES;
-        Self { rows: rows.next_power_of_two(), pixel, row: width * pixel + LANES }
+        Self { rows: rows.next_power_of_two(), pixel, row: width * pixel }
     }
 
     /// Pairs of all rows.
@@ -109,8 +109,7 @@ impl<'a, S: Simd> Loader<'a, S> {
     /// The next piece.
     #[inline(always)]
     unsafe fn load(&mut self) {
-        // SAFETY: the ring has this row, pixel and channel; what is written behind its channels, the next pixel
-        // overwrites.
+        // SAFETY: the ring has this row and pixel, with room for whole vectors.
         unsafe {
             self.vector(self.channel);
             if self.channel + LANES < self.channels {
