@@ -53,7 +53,7 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
                     scale: op.scale(),
                     prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
                 };
-                attend(cx.isa, one, k.add(at), v.add(at), k.add(next.unwrap_or(at)));
+                attend(cx.isa, one, k.add(at), v.add(at), k.wrapping_add(next.unwrap_or(at)));
             }
         }
     });
@@ -76,7 +76,7 @@ struct Head {
 }
 
 kernel!(
-    /// One head, of keys `k` and values `v`; this thread reads the keys `next` afterwards.
+    /// One head, of keys `k` and values `v`; memory is asked for the keys `next`, as if they followed on `k`.
     fn attend[T: Element](head: Head, k: *const T, v: *const T, next: *const T) = attend_body
 );
 
@@ -87,7 +87,7 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
-            let ahead = if j + AHEAD < keys { (k, j + AHEAD) } else { (next, j + AHEAD - keys) };
+            let ahead = if j + AHEAD < keys { (k, j + AHEAD) } else { (next, (j + AHEAD - keys.max(AHEAD)) / 4 * 4) };
             // Values are read when all scores are known; until then memory would wait.
             for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
                 prefetch(ahead.0.wrapping_add(ahead.1 * head_dim + c));

@@ -18,12 +18,12 @@ const LARGE: usize = 2 << 20;
 /// Bytes that weights are cut from at a time: most are smaller than some large pages.
 const CHUNK: usize = 16 * LARGE;
 
-/// Zeroed memory, at a page. Large pages are asked for where the system has them: a stream through many small ones waits
-/// for the translation of addresses (31 GB/s instead of 36 on two cores of a Xeon, and tiles go from 25 to 32 GB/s).
+/// Zeroed memory, at a page. Large pages are asked for where the system has them: a stream through many small
+/// ones waits for the translation of addresses (31 GB/s instead of 36 on two cores of a Xeon, tiles 25 instead of 32).
 pub fn pages(len_bytes: usize) -> MmapMut {
     // Whole large pages where hardly anything of the last one is lost; no pages at all cannot be had.
     let whole = if len_bytes < 4 * LARGE { len_bytes.max(1) } else { len_bytes.next_multiple_of(LARGE) };
-    let pages = MmapMut::map_anon(whole).expect("the system has memory for it");
+    let pages = MmapMut::map_anon(whole).unwrap_or_else(|error| panic!("no memory for {whole} bytes: {error}"));
     #[cfg(target_os = "linux")]
     // A system without large pages says so, and nothing is lost but speed.
     let _ = pages.advise(memmap2::Advice::HugePage);
@@ -54,7 +54,7 @@ impl Buffer {
 
     /// All of it, while nobody else has it.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `&mut self` excludes every other user; any bytes are a valid u8.
+        // SAFETY: `&mut self` excludes every other user, and no other buffer has these bytes; any bytes are a valid u8.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len_bytes) }
     }
 }
@@ -73,8 +73,10 @@ impl Chunks {
         }
         let last = self.last.upgrade().filter(|_| self.used + len_bytes <= CHUNK);
         let pages = last.unwrap_or_else(|| {
+            let pages = Arc::new(pages(CHUNK).into());
+            // Not before: what is left of the last chunk stays what it is when the system has no memory.
             self.used = 0;
-            Arc::new(pages(CHUNK).into())
+            pages
         });
         let buffer = Buffer { start: self.used, len_bytes, pages };
         self.last = Arc::downgrade(&buffer.pages);
@@ -83,7 +85,7 @@ impl Chunks {
     }
 }
 
-/// One weight, in the checkpoint's own bytes where type, order and alignment allow.
+/// One weight, in the checkpoint's own bytes where type, order and alignment allow and no copy is wanted.
 pub struct WeightData {
     elem: Elem,
     place: Place,
@@ -94,7 +96,7 @@ pub struct WeightData {
 enum Place {
     /// The checkpoint's bytes, from this one on.
     Checkpoint(Bytes, usize),
-    /// Memory of our own: converted, arranged or computed.
+    /// Memory of our own: copied, converted, arranged or computed.
     Own(Buffer),
 }
 
@@ -179,10 +181,11 @@ enum Arrange {
 type Fill<T> = Box<dyn Fn(&[T], &mut [u8]) + Send + Sync>;
 
 impl Arrangement {
-    /// As it is, for an op that reads all of it whenever it runs: on two cores of a Xeon a step takes 7.1 ms with copied
-    /// weights and 9.1 with those of the file (GPT-B, bf16, AVX-512).
-    pub fn copy() -> Self {
-        Self { name: "copy", form: Form::Copy }
+    /// As it is, for an op that reads all of it whenever it runs: on two cores of a Xeon a step of GPT-B in bf16 takes
+    /// 7.1 ms by AVX-512 with copied weights, 9.1 ms with those of the file. What it costs is memory that processes do not
+    /// share, and a moment at load. None where there are no large pages.
+    pub fn copy() -> Option<Self> {
+        cfg!(target_os = "linux").then_some(Self { name: "copy", form: Form::Copy })
     }
 
     /// To f32.
@@ -302,8 +305,8 @@ mod tests {
         let mapped = cache.get(&checkpoint, &weight(Elem::Bf16), None).unwrap();
         assert!(matches!(mapped.place, Place::Checkpoint(Bytes::Mapped(_), _)));
         assert_eq!(mapped.ptr::<u16>().cast(), tensor.bytes().unwrap().as_ptr());
-        let copied = cache.get(&checkpoint, &weight(Elem::Bf16), Some(&Arrangement::copy())).unwrap();
-        assert!(matches!(copied.place, Place::Own(_)));
+        let copied = cache.get(&checkpoint, &weight(Elem::Bf16), Arrangement::copy().as_ref()).unwrap();
+        assert_eq!(matches!(copied.place, Place::Own(_)), Arrangement::copy().is_some());
         assert_eq!(copied.values::<u16>(), mapped.values::<u16>());
         let converted = cache.get(&checkpoint, &weight(Elem::F32), None).unwrap();
         assert!(matches!(converted.place, Place::Own(_)));

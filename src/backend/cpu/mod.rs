@@ -2,8 +2,9 @@
 //! what they multiply them with to bf16, too.
 //!
 //! A row's result does not depend, bit for bit, on how many rows, slots or threads there are: each output
-//! element has one order of summation, fixed by its own row alone. Processors differ in that order where bf16 weights are
-//! multiplied: those with AMX do it by tiles ([`simd::Isa::by_tiles`]), convolutions tap by tap. One file per op, of the op's name.
+//! element has one order of summation, fixed by its own row alone. Processors differ in that order where bf16 weights
+//! are multiplied: those with AMX do it by tiles ([`simd::Isa::by_tiles`]), convolutions without Winograd's transforms.
+//! One file per op, of the op's name.
 
 mod accept;
 mod attention;
@@ -180,13 +181,13 @@ fn arrangements_of(op: &Op, graph: &Graph, isa: Isa) -> Vec<(WeightId, Arrangeme
     match op {
         Op::Conv2d(op) => vec![conv2d::arrangement(op, graph, isa)],
         Op::NearestCode(op) => vec![nearest_code::arrangement(op)],
-        Op::NormQkvRope(op) => vec![product(op.wqkv)],
-        Op::LinearResidual(op) => vec![product(op.weight)],
-        Op::NormSwiglu(op) => vec![product(op.w1), product(op.w3)],
-        Op::NormLogits(op) => vec![product(op.output)],
-        Op::Linear(op) => vec![product(op.weight)],
-        Op::NormLinear(op) => vec![product(op.weight)],
-        Op::NormGatedGelu(op) => vec![product(op.wi_0), product(op.wi_1)],
+        Op::NormQkvRope(op) => Vec::from_iter(product(op.wqkv)),
+        Op::LinearResidual(op) => Vec::from_iter(product(op.weight)),
+        Op::NormSwiglu(op) => Vec::from_iter([op.w1, op.w3].into_iter().filter_map(product)),
+        Op::NormLogits(op) => Vec::from_iter(product(op.output)),
+        Op::Linear(op) => Vec::from_iter(product(op.weight)),
+        Op::NormLinear(op) => Vec::from_iter(product(op.weight)),
+        Op::NormGatedGelu(op) => Vec::from_iter([op.wi_0, op.wi_1].into_iter().filter_map(product)),
         Op::Embed(_)
         | Op::Attention(_)
         | Op::Sample(_)

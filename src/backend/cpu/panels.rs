@@ -1,5 +1,5 @@
-//! sums[r, 0..32] = Σ_k a[r, k] * panel[k, 0..32]: the inner loop of every convolution; [`tiles`] has that of convolutions
-//! of bf16 where the processor has tiles.
+//! sums[r, 0..32] = Σ_k a[r, k] * panel[k, 0..32]: the inner loop of every convolution; [`tiles`] has that of
+//! convolutions of bf16 where the processor has tiles.
 //!
 //! Weights are packed in panels of 32 output channels; one element of `a` meets a whole row of a panel.
 //! Each sum is one chain of fused multiply-adds in ascending k, however rows are tiled and k is cut.

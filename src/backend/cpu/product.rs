@@ -83,11 +83,12 @@ impl Matrix {
     }
 }
 
-/// The form in which a product reads a weight (N, K).
-pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> (WeightId, Arrangement) {
+/// The form in which a product reads a weight (N, K), if it is not the checkpoint's.
+pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> Option<(WeightId, Arrangement)> {
     let Weight { shape, elem, .. } = graph.weight_at(weight);
     let tiles = isa.by_tiles() && *elem == Elem::Bf16;
-    (weight, if tiles { tiles::arrangement(shape[0], shape[1]) } else { Arrangement::copy() })
+    let arrangement = if tiles { Some(tiles::arrangement(shape[0], shape[1])) } else { Arrangement::copy() };
+    arrangement.map(|arrangement| (weight, arrangement))
 }
 
 /// Weight rows that a thread takes.

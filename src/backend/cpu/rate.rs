@@ -19,28 +19,33 @@ const TIMES: usize = 4096;
 
 /// FLOP/s of a team on factors of type `T`.
 pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> f64 {
+    let members: Vec<[Buffer; 3]> = (0..team.size())
+        .map(|_| {
+            // At cache lines, as a plan's.
+            let mut buffers = [HEIGHT * DEPTH, DEPTH * WIDTH, HEIGHT * WIDTH].map(|len| Buffer::new(4 * len));
+            buffers.iter_mut().for_each(fill);
+            buffers
+        })
+        .collect();
     let started = Instant::now();
     team.run(|member| {
-        // At cache lines, as a plan's.
-        let [mut rows, mut panel, sums] =
-            [HEIGHT * DEPTH, DEPTH * WIDTH, HEIGHT * WIDTH].map(|len| Buffer::new(4 * len));
-        fill(&mut rows);
-        fill(&mut panel);
-        member.deal(member.team_size(), 1, |pieces| {
-            for _ in pieces {
+        member.deal(members.len(), 1, |pieces| {
+            for [rows, panel, sums] in &members[pieces] {
                 let rows = Rows { at: rows.ptr::<T>().cast_const(), stride: DEPTH, count: HEIGHT };
-                // SAFETY: all three are of the sizes that `multiply` is told; elements of both kinds have four bytes.
+                // SAFETY: all three are of the sizes that `repeat` takes them to have; elements of both kinds have four
+                // bytes.
                 unsafe { repeat::<T>(isa, sums.ptr(), rows, panel.ptr()) }
             }
         });
-        std::hint::black_box(sums.ptr::<f32>());
     });
     let products = team.size() * TIMES * HEIGHT * DEPTH * WIDTH * T::PER;
-    2.0 * products as f64 / started.elapsed().as_secs_f64()
+    let rate = 2.0 * products as f64 / started.elapsed().as_secs_f64();
+    std::hint::black_box(members.iter().map(|[_, _, sums]| sums.ptr::<f32>()).collect::<Vec<_>>());
+    rate
 }
 
-/// Numbers between 1/2 and 1 of either sign, read as f32 or as bf16: with zeros, tiles of bf16 draw so much less power that
-/// they run a quarter faster.
+/// Numbers between 1/2 and 1 of either sign, read as f32 or as bf16: with zeros, tiles of bf16 draw so much less power
+/// that they run a quarter faster.
 fn fill(factors: &mut Buffer) {
     let mut state = 1u32;
     for word in bytemuck::cast_slice_mut::<_, u32>(factors.bytes_mut()) {
@@ -59,7 +64,7 @@ unsafe fn body<S: Simd, T: Factor>(sums: *mut f32, rows: Rows<T>, panel: *const 
         let taps = [[0, SIDE * rows.stride]];
         let panels = Panels { at: panel.cast(), depth: DEPTH, narrow: false };
         for _ in 0..TIMES {
-            // SAFETY: passed on; a factor of two channels is a pair.
+            // SAFETY: there are as many rows, columns and channels; a factor of two channels is a pair.
             unsafe { convolve(&mut tiles, sums, pixels, &taps, panels, &mut ()) }
         }
         return;

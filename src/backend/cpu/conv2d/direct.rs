@@ -40,7 +40,7 @@ unsafe fn body<S: Simd, T: Factor>(task: &Task, op: &Conv2d) {
     let (height, width) = seen(op, (task.rows.len(), columns));
     let start = |first: usize| (first * stride) as isize - op.kernel.border() as isize;
     let (top, left) = (start(task.rows.start), start(task.columns.start));
-    // SAFETY: `scratch` has room for both; see `super::run`.
+    // SAFETY: `scratch` has room for both, the sums behind what is copied; see `super::run`.
     unsafe {
         let x = task.scratch.cast::<T>();
         let sums = task.scratch.add((height * width * c / T::PER).next_multiple_of(LANES));

@@ -56,16 +56,14 @@ impl Source {
     pub fn undoubled(&self) -> Self {
         Self { doubled: 0, ..*self }
     }
-}
 
-impl Source {
     /// Where the channels of pixel (y, x) of the map that the taps see lie, if it is none of the zeros around.
     #[inline(always)]
     pub fn pixel(&self, y: isize, x: isize) -> Option<*const f32> {
-        let (y, x) = (y as usize, x as usize); // left of the map and above it wraps to huge
-        let (y, x) = (y >> self.doubled, x >> self.doubled);
-        let at = (y.wrapping_mul(self.size.1) + x).wrapping_mul(self.channels);
-        (y < self.size.0 && x < self.size.1).then_some(self.x.wrapping_add(at))
+        // Left of the map and above it wraps to huge.
+        let (y, x) = (y as usize >> self.doubled, x as usize >> self.doubled);
+        let at = || (y * self.size.1 + x) * self.channels;
+        (y < self.size.0 && x < self.size.1).then(|| self.x.wrapping_add(at()))
     }
 
     /// The channels of `pixel` from `c` on, at most LANES, behind normalization and activation; zeros behind the last.
@@ -98,7 +96,7 @@ unsafe fn load<S: Simd>(from: *const f32, count: usize) -> S::V {
 /// only the channels `part`, to `to` (height, width, part) as factors; what lies outside of the map is zero.
 ///
 /// # Safety
-/// `to` has that room, and that of LANES channels more; the channels exist.
+/// `to` has that room, and that of LANES channels more if `part` is of no whole vectors; the channels exist.
 #[inline(always)]
 pub unsafe fn copy<S: Simd, T: Factor>(
     to: *mut T,

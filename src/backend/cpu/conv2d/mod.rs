@@ -1,7 +1,8 @@
 //! Matches `graph::ops::conv2d`.
 //!
 //! A task is a block of an image's output and a group of its channels. A member copies what the block sees
-//! into its own scratch (normalized, activated, with the zero border), multiplies, and writes the block.
+//! into its own scratch (normalized, activated, with the zero border), multiplies, and writes the block; where there are
+//! tiles, row after row, one copied while another is multiplied.
 //! Every output element has one order of summation, so tasks may be dealt and cut in any way.
 //!
 //! Where the weight is bf16, so is what it meets: rounded once, behind normalization and transform; sums stay f32.
@@ -33,7 +34,7 @@ enum Method {
     WinogradSquare,
     /// 25 products for a 4 x 4 block of a doubled map.
     WinogradDoubled,
-    /// Tap by tap of tiles, which multiply faster than anything transforms.
+    /// Tap by tap, of a doubled map by sums of taps; tiles multiply faster than anything transforms.
     Tiles,
 }
 
@@ -110,6 +111,10 @@ pub(super) fn arrangement(op: &Conv2d, graph: &Graph, isa: Isa) -> (WeightId, Ar
         Method::Direct => arrangement.halved("panels_bf16", panels::pair::<WIDTH>),
         Method::WinogradSquare => arrangement.halved("winograd_square_bf16", panels::pair::<WIDTH>),
         Method::WinogradDoubled => arrangement.halved("winograd_doubled_bf16", panels::pair::<WIDTH>),
+        // Of a doubled map other taps.
+        Method::Tiles if op.kernel == Kernel::Upsample => {
+            arrangement.halved("tiles_doubled_bf16", panels::pair::<SIDE>)
+        }
         Method::Tiles => arrangement.halved("tiles_bf16", panels::pair::<SIDE>),
     };
     (op.weight, arrangement)
@@ -183,11 +188,11 @@ struct Task {
     sink: Sink,
     /// As `arrangement` made it, of the type that the kernel is told.
     weight: *const (),
-    /// Output rows.
+    /// Output rows; of a doubled map by tiles, the rows of the map that they lie over.
     rows: Range<usize>,
-    /// Output columns.
+    /// Output columns, likewise.
     columns: Range<usize>,
-    /// Groups of `panels::WIDTH` output channels.
+    /// Groups of `panels::WIDTH` output channels; of a doubled map by tiles, of each of the outputs over a pixel.
     panels: Range<usize>,
     scratch: *mut f32,
 }

@@ -35,8 +35,9 @@ impl Window {
         if self.phases == 1 { self.side } else { 2 }
     }
 
-    /// Which of a phase's taps, along one side, a tap of the op's kernel is part of: the one that sees the pixel under row
-    /// `phase + tap` of a doubled map, counted from the one above row 0; the phase's first sees that under row `phase`.
+    /// Which of a phase's taps, along one side, a tap of the op's kernel is part of: the one that sees the pixel
+    /// under row `phase + tap` of a doubled map, counted from the one above row 0; the phase's first sees that under
+    /// row `phase`.
     fn tap(&self, phase: usize, tap: usize) -> usize {
         if self.phases == 1 { tap } else { (phase + tap).div_ceil(2) - phase }
     }
@@ -69,13 +70,13 @@ pub fn grid(op: &Conv2d) -> (usize, usize) {
     Window::of(op.kernel).grid(op)
 }
 
-/// Rows and columns of a strip: few enough rows for eight strips per member, but enough that what the outer ones see is a
-/// small part.
+/// Rows and columns of a strip: few enough rows for eight strips per member, but enough that what the outer ones see
+/// is a small part.
 pub fn strip(op: &Conv2d, images: usize, members: usize) -> (usize, usize) {
     let window = Window::of(op.kernel);
     let (height, width) = window.grid(op);
     let rows = height * width.div_ceil(PIXELS) * images / (8 * members);
-    (rows.clamp(8, 64).next_multiple_of(window.band(op)), PIXELS.min(width))
+    (rows.clamp(8, 64).next_multiple_of(window.band(op)), PIXELS.min(width).max(1))
 }
 
 /// Elements of [`pack`].
@@ -84,8 +85,8 @@ pub fn packed_len(op: &Conv2d) -> usize {
     panels(op) * taps * taps * op.channels_in * WIDTH
 }
 
-/// (N, C, side, side) to (phase, phase, panel, C / 32, tap, 2, 32, 16): of 32 channels, two tiles of 16 outputs. What is
-/// left of C beyond 32s comes last, with as many channels less.
+/// (N, C, side, side) to (phase, phase, panel, C / 32, tap, 2, 32, 16): of 32 channels, two tiles of 16 outputs. What
+/// is left of C beyond 32s comes last, with as many channels less.
 pub fn pack(op: &Conv2d, oihw: &[f32], packed: &mut [f32]) {
     let window = Window::of(op.kernel);
     let (n, c, side, taps) = (op.channels_out, op.channels_in, window.side, window.taps());
@@ -207,7 +208,7 @@ impl<'a> Strip<'a> {
 
 fn ring(op: &Conv2d) -> Ring {
     let window = Window::of(op.kernel);
-    let (band, columns) = (window.band(op), PIXELS.min(window.grid(op).1));
+    let (band, columns) = (window.band(op), PIXELS.min(window.grid(op).1).max(1));
     // What a band sees, and what the next one sees beyond that.
     Ring::new(window.seen(band) + band * window.stride, window.seen(columns), op.channels_in)
 }

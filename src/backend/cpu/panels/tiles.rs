@@ -1,7 +1,7 @@
 //! A convolution's inner loop by tiles of bf16: up to 32 pixels meet the panels of its taps.
 //!
-//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], of every tap; then the next 16; then what
-//! is left of each tap's depth. That order depends on depth and taps alone.
+//! A sum takes 16 pairs of channels at once, in the order of [`Tiles::multiply`], of every tap; then the next 16; then
+//! what is left of each tap's depth. That order depends on depth and taps alone.
 
 use std::ops::Range;
 
@@ -25,7 +25,8 @@ pub struct Pixels {
     pub counts: [usize; 2],
 }
 
-/// The panels of some taps, (depth / SIDE, tap, 2, SIDE, SIDE): of 16 pairs of channels, two tiles of 16 columns. What is left of the depth is a step of its own.
+/// The panels of some taps, (depth / SIDE, tap, 2, SIDE, SIDE): of 16 pairs of channels, two tiles of 16 columns. What is
+/// left of the depth comes last, in lower tiles.
 #[derive(Clone, Copy)]
 pub struct Panels {
     pub at: *const u32,
@@ -55,8 +56,8 @@ pub fn steps(depth: usize, taps: usize) -> usize {
     depth.div_ceil(SIDE) * taps
 }
 
-/// sums[run, p, 0..32] = Σ_tap Σ_k pixels[taps[tap][run] + p * stride + k] * panels[tap, k, 0..32]: `taps` tells where the
-/// two runs begin for each tap, in pairs behind `pixels.at`. `sums` is (2, SIDE, WIDTH).
+/// sums[run, p, 0..32] = Σ_tap Σ_k pixels[taps[tap][run] + p * stride + k] * panels[tap, k, 0..32]: `taps` tells where
+/// the two runs begin for each tap, in pairs behind `pixels.at`. `sums` is (2, SIDE, WIDTH).
 ///
 /// # Safety
 /// Pixels and panels are there for every tap, and room for the sums.

@@ -182,9 +182,9 @@ struct Block {
 impl Block {
     /// Sums of the strip, or of `BOTH`.
     ///
-    /// Before each tile memory is asked for the one of the strip's next step, at the end of the next strip's first: on two
-    /// cores of a Xeon two rows go through 192 MB at 34 GB/s with that, at 27 when a whole step is asked for at once, at 25
-    /// without; farther ahead is slower.
+    /// Before each tile memory is asked for the one of the strip's next step, at the end of the next strip's first: on
+    /// two cores of the Xeon of benches/results/2026-11-26-cpu-amx-second.md two rows go through 192 MB at 34 GB/s with
+    /// that, at 27 when a whole step is asked for at once, at 25 without; farther ahead is slower.
     #[inline(always)]
     unsafe fn run<M: Tiles, const BOTH: bool>(&self, tiles: &mut M, sums: &mut [[f32; MOST]; SIDE]) {
         let &Self { weight, next, x, steps, height } = self;

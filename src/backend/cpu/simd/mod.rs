@@ -7,7 +7,7 @@
 //! upper halves' first. It takes denormals for zero, which the others do not; bf16 operands are therefore zero or
 //! at least [`LEAST_BF16`], so that no product or sum is ever denormal.
 //!
-//! AMX adds in an order of its own, which nothing else has at its speed: where products of bf16 go by [`tiles`], sums
+//! AMX adds in an order of its own, which nothing else has at its speed: where products of bf16 go by [`tiles`], results
 //! are rounded elsewhere than on other processors ([`Isa::by_tiles`]), and the same as by tiles that are emulated.
 
 #[cfg(target_arch = "x86_64")]
