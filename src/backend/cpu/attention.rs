@@ -28,34 +28,38 @@ pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
 fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
     let heads = op.cache.n_head;
     let (dim, head_dim) = (op.cache.dim(), op.cache.head_dim);
-    let (k, v) = (cx.buffer::<T>(op.k_cache), cx.buffer::<T>(op.v_cache));
+    let (k, v) = (cx.buffer::<T>(op.k_cache).cast_const(), cx.buffer::<T>(op.v_cache).cast_const());
     let units = cx.extent.rows * heads;
-    let row = |unit: usize| {
+    let row_of = |unit: usize| {
         // SAFETY: the row is one of the run's.
         let row = unsafe { *cx.buffer::<Row>(op.rows).add(unit / heads) };
         (row.slot != NO_SLOT).then_some(row)
     };
-    let at = |row: Row, unit: usize| op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
+    let cached = |row: Row, unit: usize| op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
+    // A unit whose keys were asked for while the one before was at work, and how many of them.
+    let mut asked = (units, 0);
     cx.member.deal_streams(units, 1..=1, |range, next| {
-        let next = if next < units { row(next).map(|row| at(row, next)) } else { None };
-        for unit in range {
-            let Some(row) = row(unit) else { continue };
-            op.cache.check(&row);
-            let (at, channels) = (at(row, unit), unit / heads * dim + unit % heads * head_dim);
-            // SAFETY: the row is checked; its head's part of `out` is this member's.
-            unsafe {
-                let one = Head {
-                    out: cx.buffer::<f32>(op.out).add(channels),
-                    q: cx.buffer::<f32>(op.q).add(channels),
-                    scores: cx.own_scratch(),
-                    keys: row.position as usize + 1,
-                    head_dim,
-                    scale: op.scale(),
-                    prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
-                };
-                attend(cx.isa, one, k.add(at), v.add(at), k.wrapping_add(next.unwrap_or(at)));
-            }
+        let unit = range.start;
+        let Some(row) = row_of(unit) else { return };
+        op.cache.check(&row);
+        let (at, channels) = (cached(row, unit), unit / heads * dim + unit % heads * head_dim);
+        let keys = row.position as usize + 1;
+        let next_row = if next < units { row_of(next) } else { None };
+        // SAFETY: the row is checked; its head's part of `out` is this member's.
+        unsafe {
+            let one = Head {
+                out: cx.buffer::<f32>(op.out).add(channels),
+                q: cx.buffer::<f32>(op.q).add(channels),
+                scores: cx.own_scratch(),
+                keys,
+                asked: if asked.0 == unit { asked.1 } else { 0 },
+                head_dim,
+                scale: op.scale(),
+                prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
+            };
+            attend(cx.isa, one, k.add(at), v.add(at), next_row.map(|row| k.wrapping_add(cached(row, next))));
         }
+        asked = (next, keys);
     });
 }
 
@@ -69,6 +73,8 @@ struct Head {
     /// room for `keys`, rounded up to whole vectors
     scores: *mut f32,
     keys: usize,
+    /// keys that memory has been asked for
+    asked: usize,
     head_dim: usize,
     scale: f32,
     /// added to the score of key 0
@@ -76,21 +82,22 @@ struct Head {
 }
 
 kernel!(
-    /// One head, of keys `k` and values `v`; memory is asked for the keys `next`, as if they followed on `k`.
-    fn attend[T: Element](head: Head, k: *const T, v: *const T, next: *const T) = attend_body
+    /// One head, of keys `k` and values `v`. Memory brings the values while keys are read, and the `next` head's keys
+    /// while values are.
+    fn attend[T: Element](head: Head, k: *const T, v: *const T, next: Option<*const T>) = attend_body
 );
 
 #[inline(always)]
-unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T, next: *const T) {
-    let Head { out, q, scores, keys, head_dim, scale, prefix } = head;
+unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T, next: Option<*const T>) {
+    let Head { out, q, scores, keys, asked, head_dim, scale, prefix } = head;
     // SAFETY: k and v hold `keys` rows of head_dim, q and out one, scores room for all keys.
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
-            let ahead = if j + AHEAD < keys { (k, j + AHEAD) } else { (next, (j + AHEAD - keys.max(AHEAD)) / 4 * 4) };
-            // Values are read when all scores are known; until then memory would wait.
             for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
-                prefetch(ahead.0.wrapping_add(ahead.1 * head_dim + c));
+                if j + AHEAD >= asked {
+                    prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
+                }
                 prefetch(v.add(j * head_dim + c));
             }
             let mut sums = [S::splat(0.0); 4];
@@ -106,11 +113,12 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
             *scores.add(j) = S::reduce_add(products::<S, T>(q, k.add(j * head_dim), head_dim)) * scale;
         }
         *scores += prefix;
-        finish::<S, T>(out, scores, keys, v, head_dim, head_dim);
+        finish::<S, T>(out, scores, keys, v, (head_dim, head_dim), next);
     }
 }
 
-/// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart.
+/// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart. Meanwhile memory
+/// is asked for as many rows of `next`.
 ///
 /// # Safety
 /// `v` holds `keys` such rows, `out` head_dim elements, `scores` room for all keys, rounded up to whole vectors.
@@ -120,8 +128,8 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
     scores: *mut f32,
     keys: usize,
     v: *const T,
-    head_dim: usize,
-    stride: usize,
+    (head_dim, stride): (usize, usize),
+    mut next: Option<*const T>,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -146,11 +154,11 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
         // Four vectors of channels at a time keep the multiply-adds of consecutive keys independent.
         let mut c = 0;
         while c + 4 * LANES <= head_dim {
-            mix::<S, T, 4>(out.add(c), v.add(c), scores, keys, stride, share);
+            mix::<S, T, 4>(out.add(c), v.add(c), &scores[..keys], stride, share, next.take());
             c += 4 * LANES;
         }
         while c + LANES <= head_dim {
-            mix::<S, T, 1>(out.add(c), v.add(c), scores, keys, stride, share);
+            mix::<S, T, 1>(out.add(c), v.add(c), &scores[..keys], stride, share, next.take());
             c += LANES;
         }
         if c < head_dim {
@@ -164,20 +172,25 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
     }
 }
 
-/// out[c] = share * Σ_j weight[j] * v[j, c] for `VECTORS` vectors of channels.
+/// out[c] = share * Σ_j weight[j] * v[j, c] for `VECTORS` vectors of channels; memory is asked for row j of `next`, too.
 #[inline(always)]
 unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
     out: *mut f32,
     v: *const T,
     weights: &[f32],
-    keys: usize,
     stride: usize,
     share: S::V,
+    next: Option<*const T>,
 ) {
     // SAFETY: as `finish`.
     unsafe {
         let mut sums = [S::splat(0.0); VECTORS];
-        for (j, weight) in weights[..keys].iter().enumerate() {
+        for (j, weight) in weights.iter().enumerate() {
+            if let Some(next) = next {
+                for c in (0..stride).step_by(LINE / size_of::<T>()) {
+                    prefetch(next.wrapping_add(j * stride + c));
+                }
+            }
             let weight = S::splat(*weight);
             for (i, sum) in sums.iter_mut().enumerate() {
                 *sum = S::fma(weight, T::load::<S>(v.add(j * stride + i * LANES)), *sum);

@@ -1,6 +1,6 @@
 //! Matches `graph::ops::linear`.
 
-use super::product::{self, Store};
+use super::product::{self, Out, Store};
 use super::{Context, Scratch};
 use crate::graph::Graph;
 use crate::graph::ops::{self, Activation};
@@ -11,15 +11,15 @@ pub(super) fn scratch(op: &ops::Linear, graph: &Graph) -> Scratch {
 }
 
 pub(super) fn run(op: &ops::Linear, cx: &Context<'_>) {
-    let (out, width) = (cx.buffer(op.out), op.width);
+    let out = Out { rows: cx.buffer(op.out), width: op.width };
     let x = product::rows(cx, op.input, op.weight, op.depth);
     let shape = (op.width, op.depth);
     // SAFETY: `input` is (R, depth) and `out` (R, width) by the graph, two different buffers.
     unsafe {
         match op.activation {
-            Activation::Identity => product::deal(cx, op.weight, x, shape, Store { out, width, map: |sum| sum }),
+            Activation::Identity => product::deal(cx, op.weight, x, shape, Store { out, map: |sum| sum }),
             Activation::GeluTanh => {
-                product::deal(cx, op.weight, x, shape, Store { out, width, map: math::gelu_tanh });
+                product::deal(cx, op.weight, x, shape, Store { out, map: math::gelu_tanh });
             }
         }
     }

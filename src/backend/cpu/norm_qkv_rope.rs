@@ -95,8 +95,8 @@ impl<T: Element> Place<'_, T> {
             }
             let cached = cache.at(self.op.layer, slot, head, position) + c;
             let to = if part == 1 { self.k_cache } else { self.v_cache }.add(cached);
-            for (i, sum) in sums.iter().enumerate() {
-                *to.add(i) = T::from_f32(*sum);
+            for (to, sum) in std::slice::from_raw_parts_mut(to, sums.len()).iter_mut().zip(sums) {
+                *to = T::from_f32(*sum);
             }
         }
     }

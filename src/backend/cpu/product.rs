@@ -19,6 +19,12 @@ use crate::graph::{Elem, Graph, Weight, WeightId};
 /// The most weight rows of a tile.
 const TILE: usize = 4;
 
+/// Weight rows whose sums are stored together, at most.
+const GROUP: usize = 32;
+
+/// Activation rows whose sums are stored together, at most.
+const BLOCK: usize = 16;
+
 /// Weight elements that are asked for before they are needed, counted from a tile's last row.
 const AHEAD: usize = 2048;
 
@@ -149,69 +155,117 @@ kernel!(fn plain[T: Element, E: Epilogue](p: Operands<T>, piece: Piece, epilogue
 /// registers, the sums of two weight rows are what fits.
 #[inline(always)]
 unsafe fn body<S: Simd, T: Element, E: Epilogue>(p: Operands<T>, mut piece: Piece, epilogue: &mut E) {
-    let most = if S::REGISTERS >= 32 || p.rows == 1 { TILE } else { 2 };
+    let mut sums = [[0f32; GROUP]; BLOCK];
     while !piece.rows.is_empty() {
-        let count = match piece.rows.len() {
-            len if len >= most => most,
-            2.. => 2,
-            _ => 1,
-        };
-        let mut r = 0;
-        while r < p.rows {
-            // SAFETY: the piece has `count` rows, and rows r..r + height exist.
-            r += unsafe {
-                match (count, p.rows - r) {
-                    (TILE, 6..) => tile::<S, T, E, TILE, 6>(p, &piece, r, epilogue),
-                    (TILE, 4..) => tile::<S, T, E, TILE, 4>(p, &piece, r, epilogue),
-                    (TILE, 3) => tile::<S, T, E, TILE, 3>(p, &piece, r, epilogue),
-                    (TILE, 2) => tile::<S, T, E, TILE, 2>(p, &piece, r, epilogue),
-                    (TILE, _) => tile::<S, T, E, TILE, 1>(p, &piece, r, epilogue),
-                    (2, 2..) => tile::<S, T, E, 2, 2>(p, &piece, r, epilogue),
-                    (2, _) => tile::<S, T, E, 2, 1>(p, &piece, r, epilogue),
-                    (_, _) => tile::<S, T, E, 1, 1>(p, &piece, r, epilogue),
-                }
-            };
+        let (start, count) = (piece.rows.start, piece.rows.len().min(GROUP));
+        for first in (0..p.rows).step_by(BLOCK) {
+            let height = BLOCK.min(p.rows - first);
+            // SAFETY: the piece has `count` rows, and rows first..first + height exist.
+            unsafe { block::<S, T>(p, &piece, (count, first..first + height), &mut sums) };
+            for (r, sums) in sums.iter_mut().enumerate().take(height) {
+                epilogue.store(first + r, start, &mut sums[..count]);
+            }
         }
         piece.rows.start += count;
     }
 }
 
-/// A piece's first `COUNT` rows times `HEIGHT` activation rows, their sums in registers; returns `HEIGHT`.
+/// sums[r - rows.start, i] = y[r, n + i] of a piece's first `count` rows n + i and activation rows r in `rows`.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Element, E: Epilogue, const COUNT: usize, const HEIGHT: usize>(
+unsafe fn block<S: Simd, T: Element>(
     p: Operands<T>,
     piece: &Piece,
-    r: usize,
-    epilogue: &mut E,
-) -> usize {
+    (count, rows): (usize, Range<usize>),
+    sums: &mut [[f32; GROUP]; BLOCK],
+) {
     let k = p.depth;
-    let (n, end) = (piece.rows.start, piece.rows.len() * k);
-    // SAFETY: the caller vouches for COUNT rows of the weight from n on and rows r..r + HEIGHT of x, each k long.
-    unsafe {
-        let weight = p.weight.add((p.first + n) * k);
-        let x = p.x.add(r * k);
-        let mut sums = [[S::splat(0.0); COUNT]; HEIGHT];
-        let mut at = 0;
-        while at + 2 * LANES <= k {
-            if r == 0 {
-                // In their order in memory, though the tile reads its rows side by side: so early that the last row's come
-                // in time.
-                for line in (0..COUNT * 2 * LANES).step_by(LINE / size_of::<T>()) {
-                    prefetch(ahead(weight, (COUNT - 1) * k + AHEAD + COUNT * at + line, end, piece.next));
+    let most = if S::REGISTERS >= 32 || p.rows == 1 { TILE } else { 2 };
+    let mut n = 0;
+    while n < count {
+        let step = match count - n {
+            len if len >= most => most,
+            2.. => 2,
+            _ => 1,
+        };
+        let tile = Tile {
+            weight: p.weight.wrapping_add((p.first + piece.rows.start + n) * k),
+            x: p.x,
+            depth: k,
+            len: (piece.rows.len() - n) * k,
+            next: piece.next,
+        };
+        let mut r = rows.start;
+        while r < rows.end {
+            let to = sums[r - rows.start..].iter_mut().map(|sums| &mut sums[n..]);
+            let tile = Tile { x: tile.x.wrapping_add(r * k), ..tile };
+            let left = rows.end - r;
+            // SAFETY: those rows of both exist.
+            r += unsafe {
+                match (step, left) {
+                    // Weights are out of memory for the first rows that they meet, and more of these hide less of that.
+                    (TILE, 6 | 9..) => tile.run::<S, TILE, 6>(r == 0, to),
+                    (TILE, 4..) => tile.run::<S, TILE, 4>(r == 0, to),
+                    (TILE, 3) => tile.run::<S, TILE, 3>(r == 0, to),
+                    (TILE, 2) => tile.run::<S, TILE, 2>(r == 0, to),
+                    (TILE, _) => tile.run::<S, TILE, 1>(r == 0, to),
+                    (2, 2..) => tile.run::<S, 2, 2>(r == 0, to),
+                    (2, _) => tile.run::<S, 2, 1>(r == 0, to),
+                    (_, _) => tile.run::<S, 1, 1>(r == 0, to),
                 }
-            }
-            step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k);
-            step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at + LANES), x.add(at + LANES), k);
-            at += 2 * LANES;
+            };
         }
-        rest::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k, k - at);
-        for (h, sums) in sums.into_iter().enumerate() {
-            let mut all = [S::splat(0.0); TILE];
-            all[..COUNT].copy_from_slice(&sums);
-            epilogue.store(r + h, n, &mut S::reduce_add_4(all)[..COUNT]);
-        }
+        n += step;
     }
-    HEIGHT
+}
+
+/// Some weight rows and some activation rows.
+#[derive(Clone, Copy)]
+struct Tile<T> {
+    weight: *const T,
+    x: *const f32,
+    depth: usize,
+    /// Weight elements of the piece from `weight` on.
+    len: usize,
+    /// What is read after them.
+    next: *const u8,
+}
+
+impl<T: Element> Tile<T> {
+    /// `COUNT` weight rows times `HEIGHT` activation rows, their sums in registers and then in the first elements of each
+    /// of `to`; returns `HEIGHT`. If weights are read for the `first` time, memory is asked for those behind them.
+    #[inline(always)]
+    unsafe fn run<'a, S: Simd, const COUNT: usize, const HEIGHT: usize>(
+        self,
+        first: bool,
+        to: impl Iterator<Item = &'a mut [f32]>,
+    ) -> usize {
+        let Self { weight, x, depth: k, len, next } = self;
+        // SAFETY: the caller vouches for COUNT rows of the weight and HEIGHT of x, each k long.
+        unsafe {
+            let mut sums = [[S::splat(0.0); COUNT]; HEIGHT];
+            let mut at = 0;
+            while at + 2 * LANES <= k {
+                if first {
+                    // In their order in memory, though the tile reads its rows side by side: so early that the last row's
+                    // come in time.
+                    let ahead = ahead(weight, (COUNT - 1) * k + AHEAD + COUNT * at, len, next);
+                    for line in (0..COUNT * 2 * LANES * size_of::<T>()).step_by(LINE) {
+                        prefetch(ahead.wrapping_add(line));
+                    }
+                }
+                step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k);
+                step::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at + LANES), x.add(at + LANES), k);
+                at += 2 * LANES;
+            }
+            rest::<S, T, COUNT, HEIGHT>(&mut sums, weight.add(at), x.add(at), k, k - at);
+            for (sums, to) in sums.into_iter().zip(to) {
+                let mut all = [S::splat(0.0); TILE];
+                all[..COUNT].copy_from_slice(&sums);
+                to[..COUNT].copy_from_slice(&S::reduce_add_4(all)[..COUNT]);
+            }
+        }
+        HEIGHT
+    }
 }
 
 /// Sixteen more of every sum's products; rows of both are `k` apart.
@@ -308,20 +362,38 @@ pub unsafe fn deal_from<E: Epilogue>(
     });
 }
 
+/// Rows (R, width) that an epilogue writes.
+#[derive(Clone, Copy)]
+pub struct Out {
+    pub rows: *mut f32,
+    pub width: usize,
+}
+
+impl Out {
+    /// Elements n..n + len of row r.
+    ///
+    /// # Safety
+    /// They exist, and are this member's.
+    #[inline(always)]
+    pub unsafe fn part<'a>(self, r: usize, n: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.rows.add(r * self.width + n), len) }
+    }
+}
+
 /// out[r, n] = map(sum)
 pub struct Store<F> {
-    /// (R, width)
-    pub out: *mut f32,
-    pub width: usize,
+    pub out: Out,
     pub map: F,
 }
 
 impl<F: Fn(f32) -> f32> Epilogue for Store<F> {
     #[inline(always)]
     fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
-        for (i, sum) in sums.iter().enumerate() {
-            // SAFETY: element (r, n + i) is inside `out` and this member's.
-            unsafe { *self.out.add(r * self.width + n + i) = (self.map)(*sum) }
+        // SAFETY: these elements are inside `out` and this member's.
+        let out = unsafe { self.out.part(r, n, sums.len()) };
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = (self.map)(*sum);
         }
     }
 }

@@ -108,8 +108,8 @@ impl Member<'_> {
         self.wait(phase);
     }
 
-    /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins, as far
-    /// as that is known, so that it can ask memory for it before the piece at hand ends.
+    /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins, or towards the
+    /// end where it would if it came now, so that it can ask memory for it before the piece at hand ends.
     ///
     /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards the end, lest one member wait
     /// long for another's last piece; that one may be shorter still.
@@ -121,7 +121,8 @@ impl Member<'_> {
         while let Some(piece) = next.take().or_else(|| self.take(phase, total, total, &chunks)) {
             next = self.take(phase, ahead, total, &chunks);
             let count = piece.len();
-            let then = next.as_ref().map_or(piece.end, |next| next.start);
+            let then =
+                next.as_ref().map_or_else(|| self.job.dealt.load(Ordering::Relaxed) as u32 as usize, |next| next.start);
             work(piece, then);
             self.finish(phase, total, count);
         }

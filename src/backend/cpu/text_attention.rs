@@ -81,6 +81,6 @@ unsafe fn attend_body<S: Simd>(head: Head) {
             let bias = *bias.add(*buckets.add(j) as usize * heads);
             *scores.add(j) = S::reduce_add(products::<S, f32>(q, k.add(j * stride), head_dim)) + bias;
         }
-        finish::<S, f32>(out, scores, keys, v, head_dim, stride);
+        finish::<S, f32>(out, scores, keys, v, (head_dim, stride), None);
     }
 }
