@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
+use crate::Result;
 use crate::backend::cpu::memory::pages;
 
 /// Streams that each thread reads side by side, one pass for each: one is fastest on some processors, several on others.
@@ -25,16 +26,16 @@ impl ReadBandwidth {
     pub const BYTES: usize = 512 << 20;
 
     /// With `threads` threads; one per core for 0.
-    pub fn new(threads: usize) -> Self {
+    pub fn new(threads: usize) -> Result<Self> {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         Self::of(Self::BYTES, threads)
     }
 
-    fn of(bytes: usize, threads: usize) -> Self {
-        let mut array = pages(bytes);
+    fn of(bytes: usize, threads: usize) -> Result<Self> {
+        let mut array = pages(bytes)?;
         // Ones, not zeros: untouched zero pages would all be the same page.
         array.fill(1);
-        Self { array, threads }
+        Ok(Self { array, threads })
     }
 
     /// Bytes per second, reading `bytes` again and again, at most the whole array: what fits a cache comes from there, as
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn any_number_of_bytes_can_be_read() {
-        let bandwidth = ReadBandwidth::of(8 << 16, 2);
+        let bandwidth = ReadBandwidth::of(8 << 16, 2).unwrap();
         for bytes in [0, 1, 5000, 1 << 19, u64::MAX] {
             let measured = bandwidth.measure(bytes);
             assert!(measured.is_finite() && measured > 0.0, "{bytes} bytes at {measured}");

@@ -37,7 +37,7 @@ pub struct Floor {
 impl<'a> Meter<'a> {
     /// `threads` are those that read the host's memory; one per core for 0.
     pub fn new(executor: &'a dyn Executor, threads: usize) -> Result<Self> {
-        let host = executor.copy_bandwidth()?.is_none().then(|| ReadBandwidth::new(threads));
+        let host = executor.copy_bandwidth()?.is_none().then(|| ReadBandwidth::new(threads)).transpose()?;
         Ok(Self { executor, host })
     }
 

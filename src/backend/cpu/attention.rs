@@ -94,8 +94,9 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
+            let ask = (asked..keys).contains(&(j + AHEAD));
             for c in (0..4 * head_dim).step_by(LINE / size_of::<T>()) {
-                if j + AHEAD >= asked {
+                if ask {
                     prefetch(k.wrapping_add((j + AHEAD) * head_dim + c));
                 }
                 prefetch(v.add(j * head_dim + c));

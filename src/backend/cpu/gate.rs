@@ -29,7 +29,7 @@ pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy)
         let weight = Matrix::of(cx, weight);
         Product { weight, first: 0, x, depth: op.dim, rows: cx.extent.rows }
     });
-    let out = Out { rows: cx.buffer(op.out), width: op.hidden_dim };
+    let out = Out { at: cx.buffer(op.out), width: op.hidden_dim };
     cx.member.deal_streams(op.hidden_dim, gate.pieces(), |rows, next| {
         // The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the next piece.
         let first = Piece { rows: rows.clone(), next: up.address(rows.start) };

@@ -11,7 +11,7 @@ pub(super) fn scratch(op: &ops::Linear, graph: &Graph) -> Scratch {
 }
 
 pub(super) fn run(op: &ops::Linear, cx: &Context<'_>) {
-    let out = Out { rows: cx.buffer(op.out), width: op.width };
+    let out = Out { at: cx.buffer(op.out), width: op.width };
     let x = product::rows(cx, op.input, op.weight, op.depth);
     let shape = (op.width, op.depth);
     // SAFETY: `input` is (R, depth) and `out` (R, width) by the graph, two different buffers.

@@ -9,7 +9,7 @@ pub(super) fn scratch(op: &ops::LinearResidual, graph: &Graph) -> Scratch {
 }
 
 pub(super) fn run(op: &ops::LinearResidual, cx: &Context<'_>) {
-    let epilogue = Add(Out { rows: cx.buffer(op.x), width: op.width });
+    let epilogue = Add(Out { at: cx.buffer(op.x), width: op.width });
     let x = product::rows(cx, op.input, op.weight, op.depth);
     // SAFETY: `input` is (R, depth) and `x` (R, width) by the graph, two different buffers.
     unsafe { product::deal(cx, op.weight, x, (op.width, op.depth), epilogue) }

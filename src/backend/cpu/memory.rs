@@ -7,10 +7,10 @@ use bytemuck::Pod;
 use memmap2::{MmapMut, MmapRaw};
 
 use super::simd::LINE;
-use crate::Result;
 use crate::backend::weights::{bf16_values, find, values};
 use crate::checkpoint::{Bytes, Checkpoint, DType};
 use crate::graph::{Elem, Source, Weight};
+use crate::{Error, Result};
 
 /// Bytes of a large page.
 const LARGE: usize = 2 << 20;
@@ -20,14 +20,29 @@ const CHUNK: usize = 16 * LARGE;
 
 /// Zeroed memory, at a page. Large pages are asked for where the system has them: a stream through many small
 /// ones waits for the translation of addresses (31 GB/s instead of 36 on two cores of a Xeon, tiles 25 instead of 32).
-pub fn pages(len_bytes: usize) -> MmapMut {
+pub fn pages(len_bytes: usize) -> Result<MmapMut> {
     // Whole large pages where hardly anything of the last one is lost; no pages at all cannot be had.
     let whole = if len_bytes < 4 * LARGE { len_bytes.max(1) } else { len_bytes.next_multiple_of(LARGE) };
-    let pages = MmapMut::map_anon(whole).unwrap_or_else(|error| panic!("no memory for {whole} bytes: {error}"));
+    let pages = MmapMut::map_anon(whole).map_err(|error| Error::OutOfMemory {
+        what: format!("a buffer of the CPU ({error})"),
+        needed_bytes: whole as u64,
+        free_bytes: available(),
+        hint: "free memory, or use a smaller model, --batch-size or --image-size".into(),
+    })?;
     #[cfg(target_os = "linux")]
     // A system without large pages says so, and nothing is lost but speed.
     let _ = pages.advise(memmap2::Advice::HugePage);
-    pages
+    Ok(pages)
+}
+
+/// Bytes that can be had: Linux's own estimate without swapping; elsewhere a cautious guess.
+pub fn available() -> u64 {
+    const GUESS: u64 = 4 << 30;
+    let kilobytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    kilobytes.map_or(GUESS, |kilobytes| kilobytes * 1024)
 }
 
 /// One zeroed buffer that the members of a team write in disjoint parts; at a cache line.
@@ -38,8 +53,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub fn new(len_bytes: usize) -> Self {
-        Self { pages: Arc::new(pages(len_bytes).into()), start: 0, len_bytes }
+    pub fn new(len_bytes: usize) -> Result<Self> {
+        Ok(Self { pages: Arc::new(pages(len_bytes)?.into()), start: 0, len_bytes })
     }
 
     /// The first element. Reads and writes through it are the caller's to keep apart.
@@ -67,21 +82,24 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn buffer(&mut self, len_bytes: usize) -> Buffer {
+    fn buffer(&mut self, len_bytes: usize) -> Result<Buffer> {
         if len_bytes > CHUNK / 4 {
             return Buffer::new(len_bytes);
         }
         let last = self.last.upgrade().filter(|_| self.used + len_bytes <= CHUNK);
-        let pages = last.unwrap_or_else(|| {
-            let pages = Arc::new(pages(CHUNK).into());
-            // Not before: what is left of the last chunk stays what it is when the system has no memory.
-            self.used = 0;
-            pages
-        });
+        let pages = match last {
+            Some(pages) => pages,
+            None => {
+                let pages = Arc::new(pages(CHUNK)?.into());
+                // Not before: what is left of the last chunk stays what it is when the system has no memory.
+                self.used = 0;
+                pages
+            }
+        };
         let buffer = Buffer { start: self.used, len_bytes, pages };
         self.last = Arc::downgrade(&buffer.pages);
         self.used += len_bytes.next_multiple_of(LINE);
-        buffer
+        Ok(buffer)
     }
 }
 
@@ -109,10 +127,10 @@ impl WeightData {
     }
 
     /// The same in memory of our own.
-    fn into_own(self, buffer: impl FnOnce(usize) -> Buffer) -> Self {
-        let Place::Checkpoint(bytes, start) = &self.place else { return self };
+    fn into_own(self, buffer: impl FnOnce(usize) -> Result<Buffer>) -> Result<Self> {
+        let Place::Checkpoint(bytes, start) = &self.place else { return Ok(self) };
         let bytes = &bytes[*start..][..self.len * self.elem.size()];
-        Self::filled(self.elem, self.len, buffer(bytes.len()), |to| to.copy_from_slice(bytes))
+        Ok(Self::filled(self.elem, self.len, buffer(bytes.len())?, |to| to.copy_from_slice(bytes)))
     }
 
     pub fn elem(&self) -> Elem {
@@ -242,15 +260,15 @@ impl WeightCache {
         }
         let data = Arc::new(match arrangement.map(|arrangement| &arrangement.form) {
             None => load(checkpoint, weight, buffer)?,
-            Some(Form::Copy) => load(checkpoint, weight, buffer)?.into_own(buffer),
+            Some(Form::Copy) => load(checkpoint, weight, buffer)?.into_own(buffer)?,
             Some(Form::Arranged { elem, len, arrange }) => match arrange {
                 Arrange::F32(arrange) => {
                     let values = values(checkpoint, weight)?;
-                    WeightData::filled(*elem, *len, buffer(len * elem.size()), |to| arrange(&values, to))
+                    WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(&values, to))
                 }
                 Arrange::Bf16(arrange) => {
                     let data = load(checkpoint, weight, Buffer::new)?;
-                    WeightData::filled(*elem, *len, buffer(len * elem.size()), |to| arrange(data.values(), to))
+                    WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(data.values(), to))
                 }
             },
         });
@@ -263,7 +281,7 @@ impl WeightCache {
 }
 
 /// The weight as it is wanted, in the checkpoint's own bytes or in a `buffer` of so many.
-fn load(checkpoint: &Checkpoint, weight: &Weight, buffer: impl FnOnce(usize) -> Buffer) -> Result<WeightData> {
+fn load(checkpoint: &Checkpoint, weight: &Weight, buffer: impl FnOnce(usize) -> Result<Buffer>) -> Result<WeightData> {
     let wanted = match weight.elem {
         Elem::Bf16 => DType::BF16,
         _ => DType::F32,
@@ -280,12 +298,12 @@ fn load(checkpoint: &Checkpoint, weight: &Weight, buffer: impl FnOnce(usize) -> 
     }
     let own = |bytes: &[u8]| {
         let elem = weight.elem;
-        WeightData::filled(elem, bytes.len() / elem.size(), buffer(bytes.len()), |to| to.copy_from_slice(bytes))
+        Ok(WeightData::filled(elem, bytes.len() / elem.size(), buffer(bytes.len())?, |to| to.copy_from_slice(bytes)))
     };
-    Ok(match weight.elem {
+    match weight.elem {
         Elem::Bf16 => own(bytemuck::cast_slice(&bf16_values(checkpoint, weight)?)),
         _ => own(bytemuck::cast_slice(&values(checkpoint, weight)?)),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -318,16 +336,25 @@ mod tests {
     #[test]
     fn small_buffers_share_a_chunk() {
         let mut chunks = Chunks::default();
-        let (mut first, mut second, large) = (chunks.buffer(100), chunks.buffer(3), chunks.buffer(CHUNK));
+        let mut buffer = |bytes| chunks.buffer(bytes).unwrap();
+        let (mut first, mut second, large) = (buffer(100), buffer(3), buffer(CHUNK));
         assert!(Arc::ptr_eq(&first.pages, &second.pages) && !Arc::ptr_eq(&first.pages, &large.pages));
         first.bytes_mut().fill(7);
         assert_eq!((second.start % LINE, second.bytes_mut()), (0, &mut [0; 3][..]));
         // What does not fit in any more begins the next chunk.
-        let more: Vec<Buffer> = (0..4).map(|_| chunks.buffer(CHUNK / 4)).collect();
+        let more: Vec<Buffer> = (0..4).map(|_| buffer(CHUNK / 4)).collect();
         assert!(Arc::ptr_eq(&more[2].pages, &first.pages) && !Arc::ptr_eq(&more[3].pages, &first.pages));
         // A chunk that nobody uses is gone, with all that was written there.
         drop((first, second, more));
-        let mut next = chunks.buffer(100);
+        let mut next = buffer(100);
         assert_eq!((next.start, next.bytes_mut()), (0, &mut [0; 100][..]));
+    }
+
+    #[test]
+    fn memory_that_is_refused_is_an_error() {
+        // More than any address space has.
+        let bytes = isize::MAX as usize / 2;
+        let Err(error) = Buffer::new(bytes) else { panic!("{bytes} bytes of memory") };
+        assert!(matches!(error, Error::OutOfMemory { needed_bytes, .. } if needed_bytes >= bytes as u64), "{error}");
     }
 }

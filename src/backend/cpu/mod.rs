@@ -90,19 +90,13 @@ impl Executor for CpuExecutor {
     }
 
     fn free_memory(&self) -> u64 {
-        // Linux's own estimate of what can be had without swapping; elsewhere a cautious guess.
-        const GUESS: u64 = 4 << 30;
-        let kilobytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
-        kilobytes.map_or(GUESS, |kilobytes| kilobytes * 1024)
+        memory::available()
     }
 
     fn arithmetic_rate(&self, precision: Elem) -> Result<Option<f64>> {
         Ok(Some(match precision {
-            Elem::Bf16 => rate::measure::<u32>(&self.team, self.isa),
-            _ => rate::measure::<f32>(&self.team, self.isa),
+            Elem::Bf16 => rate::measure::<u32>(&self.team, self.isa)?,
+            _ => rate::measure::<f32>(&self.team, self.isa)?,
         }))
     }
 
@@ -118,14 +112,14 @@ impl Executor for CpuExecutor {
         let ids: Vec<WeightId> = graph.weight_ids().collect();
         let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
         let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;
-        let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect();
+        let buffers = graph.buffer_ids().map(|id| Buffer::new(graph.bytes_of(id))).collect::<Result<_>>()?;
         let scratch = ops().map(|op| scratch_of(op, &graph, self.isa)).fold(Scratch::default(), Scratch::max);
         Ok(Box::new(CpuPlan {
             arena: Arena {
                 buffers,
                 weights,
-                shared: Buffer::new(scratch.shared * 4),
-                own: (0..self.team.size()).map(|_| Buffer::new(scratch.own * 4)).collect(),
+                shared: Buffer::new(scratch.shared * 4)?,
+                own: (0..self.team.size()).map(|_| Buffer::new(scratch.own * 4)).collect::<Result<_>>()?,
             },
             graph,
             team: self.team.clone(),

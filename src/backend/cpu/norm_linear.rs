@@ -10,7 +10,7 @@ pub(super) fn scratch(op: &ops::NormLinear, graph: &Graph) -> Scratch {
 
 pub(super) fn run(op: &ops::NormLinear, cx: &Context<'_>) {
     let x = product::normalize(cx, op.x, op.norm, op.weight, op.depth, op.eps);
-    let epilogue = Store { out: Out { rows: cx.buffer(op.out), width: op.width }, map: |sum| sum };
+    let epilogue = Store { out: Out { at: cx.buffer(op.out), width: op.width }, map: |sum| sum };
     // SAFETY: the scratch holds (R, depth), `out` is (R, width) by the graph.
     unsafe { product::deal_from(cx, (op.weight, op.first), x, (op.width, op.depth), epilogue) }
 }

@@ -10,7 +10,7 @@ pub(super) fn scratch(op: &ops::NormLogits, graph: &Graph) -> Scratch {
 
 pub(super) fn run(op: &ops::NormLogits, cx: &Context<'_>) {
     let x = product::normalize(cx, op.x, op.norm, op.output, op.dim, op.eps);
-    let epilogue = Store { out: Out { rows: cx.buffer(op.logits), width: op.vocab_size }, map: |logit| logit };
+    let epilogue = Store { out: Out { at: cx.buffer(op.logits), width: op.vocab_size }, map: |logit| logit };
     // SAFETY: the scratch holds (R, dim), `logits` is (R, vocab_size) by the graph.
     unsafe { product::deal(cx, op.output, x, (op.vocab_size, op.dim), epilogue) }
 }

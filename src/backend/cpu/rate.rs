@@ -10,6 +10,7 @@ use super::panels::{self, DEPTH, Factor, Rows, WIDTH};
 use super::simd::tiles::{SIDE, Tiles};
 use super::simd::{Isa, Simd, pair_kernel};
 use super::team::Team;
+use crate::Result;
 
 /// Rows that meet a panel: as many as tiles of bf16 take at once.
 const HEIGHT: usize = PIXELS;
@@ -18,15 +19,16 @@ const HEIGHT: usize = PIXELS;
 const TIMES: usize = 4096;
 
 /// FLOP/s of a team on factors of type `T`.
-pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> f64 {
-    let members: Vec<[Buffer; 3]> = (0..team.size())
-        .map(|_| {
-            // At cache lines, as a plan's.
-            let mut buffers = [HEIGHT * DEPTH, DEPTH * WIDTH, HEIGHT * WIDTH].map(|len| Buffer::new(4 * len));
-            buffers.iter_mut().for_each(fill);
-            buffers
-        })
-        .collect();
+pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> Result<f64> {
+    let filled = |len| {
+        // At cache lines, as a plan's.
+        let mut buffer = Buffer::new(4 * len)?;
+        fill(&mut buffer);
+        Ok(buffer)
+    };
+    let members = (0..team.size())
+        .map(|_| Ok([filled(HEIGHT * DEPTH)?, filled(DEPTH * WIDTH)?, filled(HEIGHT * WIDTH)?]))
+        .collect::<Result<Vec<[Buffer; 3]>>>()?;
     let started = Instant::now();
     team.run(|member| {
         member.deal(members.len(), 1, |pieces| {
@@ -39,7 +41,7 @@ pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> f64 {
         });
     });
     let products = team.size() * TIMES * HEIGHT * DEPTH * WIDTH * T::PER;
-    2.0 * products as f64 / started.elapsed().as_secs_f64()
+    Ok(2.0 * products as f64 / started.elapsed().as_secs_f64())
 }
 
 /// Numbers between 1/2 and 1 of either sign, read as f32 or as bf16: with zeros, tiles of bf16 draw so much less power

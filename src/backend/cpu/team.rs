@@ -121,8 +121,9 @@ impl Member<'_> {
         while let Some(piece) = next.take().or_else(|| self.take(phase, total, total, &chunks)) {
             next = self.take(phase, ahead, total, &chunks);
             let count = piece.len();
-            let then =
-                next.as_ref().map_or_else(|| self.job.dealt.load(Ordering::Relaxed) as u32 as usize, |next| next.start);
+            // Our piece is not done, so neither is the phase: this is its count.
+            let dealt = || self.job.dealt.load(Ordering::Relaxed) as u32 as usize;
+            let then = next.as_ref().map_or_else(dealt, |next| next.start);
             work(piece, then);
             self.finish(phase, total, count);
         }
