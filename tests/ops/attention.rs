@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smalti::backend::Executor;
 use smalti::checkpoint::Checkpoint;
 use smalti::graph::ops::{self, CacheShape};
-use smalti::graph::{Elem, Extent, Graph, Per, Role, Row};
+use smalti::graph::{Elem, Extent, Graph, NO_SLOT, Per, Role, Row};
 
 use crate::common::{compare, simt};
 use crate::harness::{Case, ROW_COUNTS, Random, U};
@@ -87,6 +87,21 @@ fn matches_its_twin() {
                 );
                 case.check_rows_alone(&left, &[op.out]);
             }
+        }
+    }
+}
+
+#[test]
+fn rows_of_no_slot_are_passed_over() {
+    let case = |[first, second]: [(u32, u32); 2]| {
+        case_of(Elem::Bf16, Elem::F32, [3, 64, 100], &[(0, 40), first, (2, 99), second])
+    };
+    let ((all, op), (some, _)) = (case([(1, 7), (1, 3)]), case([(NO_SLOT, 0); 2]));
+    let (all, some) = (all.values(&all.run_everywhere(), op.out), some.values(&some.run_everywhere(), op.out));
+    for (r, (all, some)) in all.chunks_exact(3 * 64).zip(some.chunks_exact(3 * 64)).enumerate() {
+        match r % 2 {
+            0 => assert_eq!(all, some, "row {r}"),
+            _ => assert!(all.iter().all(|&x| x != 0.0) && some.iter().all(|&x| x == 0.0), "row {r}: {some:?}"),
         }
     }
 }
