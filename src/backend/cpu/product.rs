@@ -1,9 +1,9 @@
 //! y[r, n] = Σ_k weight[n, k] * x[r, k], the inner loop of every generation product.
 //!
-//! bf16 weights go by [`tiles`] where the processor has them, everything else by [`lanes`]. There is one order of summation
-//! per output element, whatever the number of rows; by lanes sixteen partial sums, the j-th over k ≡ j mod 16 in
-//! ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight rows and several activation rows only
-//! decide which elements are computed side by side.
+//! bf16 weights go by [`tiles`] where the processor has them, everything else by [`lanes`]. There is one order of
+//! summation per output element, whatever the number of rows; by lanes sixteen partial sums, the j-th over k ≡ j mod 16
+//! in ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight rows and several activation rows
+//! only decide which elements are computed side by side.
 
 mod lanes;
 mod rows;

@@ -131,9 +131,9 @@ fn passes(side: usize, mut rows: usize) -> usize {
     passes
 }
 
-/// Asks memory for the weights behind a tile while it is computed, evenly over the passes of the first block: in bursts,
-/// memory would have nothing to do in the passes after the first (f32 weights, eight activation rows, two Zen 4 cores: a step
-/// of GPT-B took as long as memory and arithmetic one after the other, a tenth longer than now).
+/// Asks memory for the weights behind a tile while it is computed, evenly over the passes of the first block. In bursts,
+/// memory would have nothing to do in the passes after the first: of f32 weights and eight activation rows, on two Zen 4
+/// cores, a step of GPT-B took as long as memory and arithmetic one after the other, a tenth longer than now.
 struct Ahead<T> {
     weight: *const T,
     /// What is asked for next, counted from `weight`.
@@ -153,7 +153,8 @@ impl<T> Ahead<T> {
     #[inline(always)]
     fn step(&mut self, count: usize) {
         if self.wait == 0 {
-            // In their order in memory, though a tile reads its rows side by side: so early that the last row's come in time.
+            // In their order in memory, though a tile reads its rows side by side: so early that the last row's come in
+            // time.
             let from = match self.at.checked_sub(self.len) {
                 None => self.weight.wrapping_add(self.at).cast(),
                 Some(behind) => self.next.wrapping_add(behind * size_of::<T>()),
