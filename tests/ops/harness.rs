@@ -322,7 +322,7 @@ fn encode(x: f32, elem: Elem) -> Vec<u8> {
 /// An order in which the CPU executor's instruction sets sum the products of bf16 weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
-    /// In sixteen lanes, then over a tree; of all other weights, too.
+    /// One by one; of all other weights, too.
     Lanes,
     /// By AMX's tiles, in hardware where the processor has them, and emulated.
     Tiles,
@@ -336,12 +336,11 @@ impl Order {
 
     /// Rounding of a sum of `depth` products, relative to Σ |a b|; the inputs carry `input` roundings of their own.
     ///
-    /// Each of sixteen lanes rounds depth / 16 times, then four times in the tree. Of 32 products two chains of sixteen
-    /// are summed by a tile, then both, then the sum so far takes them, once for each of an f32's three parts, of which
-    /// the second is at most 2^-7 of the first.
+    /// By lanes every multiply-add rounds once. Of 32 products two chains of sixteen are summed by a tile, then both, then
+    /// the sum so far takes them, once for each of an f32's three parts, of which the second is at most 2^-7 of the first.
     pub fn sum_error(self, depth: usize, input: f64) -> f64 {
         let roundings = match self {
-            Self::Lanes => depth as f64 / 16.0 + 5.0,
+            Self::Lanes => depth as f64,
             Self::Tiles => 3.0 * depth.div_ceil(32) as f64 + 17.0 * (1.0 + 1.0 / 64.0),
         };
         (roundings + input) * U

@@ -126,13 +126,6 @@ impl WeightData {
         Self { elem, place: Place::Own(buffer), len }
     }
 
-    /// The same in memory of our own.
-    fn into_own(self, buffer: impl FnOnce(usize) -> Result<Buffer>) -> Result<Self> {
-        let Place::Checkpoint(bytes, start) = &self.place else { return Ok(self) };
-        let bytes = &bytes[*start..][..self.len * self.elem.size()];
-        Ok(Self::filled(self.elem, self.len, buffer(bytes.len())?, |to| to.copy_from_slice(bytes)))
-    }
-
     pub fn elem(&self) -> Elem {
         self.elem
     }
@@ -175,18 +168,14 @@ struct Key {
     arrangement: &'static str,
 }
 
-/// How an op reads a weight, if not just as it lies in the checkpoint.
+/// How an op reads a weight, if not as it lies in the checkpoint: another order of its values, or values computed from
+/// them.
 pub struct Arrangement {
     /// Tells the forms of one weight apart.
     name: &'static str,
-    form: Form,
-}
-
-enum Form {
-    /// The checkpoint's values in large pages, which a mapped file does not have.
-    Copy,
-    /// Another order of the values, or values computed from them.
-    Arranged { elem: Elem, len: usize, arrange: Arrange },
+    elem: Elem,
+    len: usize,
+    arrange: Arrange,
 }
 
 /// From values in the checkpoint's order to what the op reads, zero before.
@@ -199,34 +188,33 @@ enum Arrange {
 type Fill<T> = Box<dyn Fn(&[T], &mut [u8]) + Send + Sync>;
 
 impl Arrangement {
-    /// As it is, for an op that reads all of it whenever it runs: on two cores of a Xeon a step of GPT-B in bf16 takes
-    /// 7.1 ms by AVX-512 with copied weights, 9.1 ms with those of the file. What it costs is memory that processes do not
-    /// share, and a moment at load. None where there are no large pages.
-    pub fn copy() -> Option<Self> {
-        cfg!(target_os = "linux").then_some(Self { name: "copy", form: Form::Copy })
-    }
-
     /// To f32.
     pub fn new(name: &'static str, len: usize, arrange: impl Fn(&[f32], &mut [f32]) + Send + Sync + 'static) -> Self {
         let arrange = move |values: &[f32], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
-        Self { name, form: Form::Arranged { elem: Elem::F32, len, arrange: Arrange::F32(Box::new(arrange)) } }
+        Self { name, elem: Elem::F32, len, arrange: Arrange::F32(Box::new(arrange)) }
+    }
+
+    /// To bf16, as its bits.
+    pub fn bf16(name: &'static str, len: usize, arrange: impl Fn(&[u16], &mut [u16]) + Send + Sync + 'static) -> Self {
+        let arrange = move |values: &[u16], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
+        Self { name, elem: Elem::Bf16, len, arrange: Arrange::Bf16(Box::new(arrange)) }
     }
 
     /// From bf16 to words.
     pub fn pairs(name: &'static str, len: usize, arrange: impl Fn(&[u16], &mut [u32]) + Send + Sync + 'static) -> Self {
         let arrange = move |values: &[u16], to: &mut [u8]| arrange(values, bytemuck::cast_slice_mut(to));
-        Self { name, form: Form::Arranged { elem: Elem::U32, len, arrange: Arrange::Bf16(Box::new(arrange)) } }
+        Self { name, elem: Elem::U32, len, arrange: Arrange::Bf16(Box::new(arrange)) }
     }
 
     /// The same from f32, of another name, then through `then` to half as many words.
     pub fn halved(self, name: &'static str, then: fn(&[f32], &mut [u32])) -> Self {
-        let Form::Arranged { len, arrange: Arrange::F32(arrange), .. } = self.form else { panic!("{name} is of f32") };
+        let Self { len, arrange: Arrange::F32(arrange), .. } = self else { panic!("{name} is of f32") };
         let arrange = move |values: &[f32], to: &mut [u8]| {
             let mut whole = vec![0f32; len];
             arrange(values, bytemuck::cast_slice_mut(&mut whole));
             then(&whole, bytemuck::cast_slice_mut(to));
         };
-        Self { name, form: Form::Arranged { elem: Elem::U32, len: len / 2, arrange: Arrange::F32(Box::new(arrange)) } }
+        Self { name, elem: Elem::U32, len: len / 2, arrange: Arrange::F32(Box::new(arrange)) }
     }
 
     pub fn name(&self) -> &'static str {
@@ -258,10 +246,9 @@ impl WeightCache {
         if let Some(data) = loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(data);
         }
-        let data = Arc::new(match arrangement.map(|arrangement| &arrangement.form) {
+        let data = Arc::new(match arrangement {
             None => load(checkpoint, weight, buffer)?,
-            Some(Form::Copy) => load(checkpoint, weight, buffer)?.into_own(buffer)?,
-            Some(Form::Arranged { elem, len, arrange }) => match arrange {
+            Some(Arrangement { elem, len, arrange, .. }) => match arrange {
                 Arrange::F32(arrange) => {
                     let values = values(checkpoint, weight)?;
                     WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(&values, to))
@@ -312,7 +299,7 @@ mod tests {
     use crate::checkpoint::WeightsChoice;
 
     #[test]
-    fn weights_of_the_files_own_type_stay_in_the_mapped_file_or_are_copied() {
+    fn weights_of_the_files_own_type_stay_in_the_mapped_file_or_are_arranged() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/t5");
         let checkpoint = Checkpoint::open(folder.as_ref(), WeightsChoice::Model).unwrap();
         let name = "encoder.block.0.layer.0.SelfAttention.q.weight";
@@ -323,9 +310,11 @@ mod tests {
         let mapped = cache.get(&checkpoint, &weight(Elem::Bf16), None).unwrap();
         assert!(matches!(mapped.place, Place::Checkpoint(Bytes::Mapped(_), _)));
         assert_eq!(mapped.ptr::<u16>().cast(), tensor.bytes().unwrap().as_ptr());
-        let copied = cache.get(&checkpoint, &weight(Elem::Bf16), Arrangement::copy().as_ref()).unwrap();
-        assert_eq!(matches!(copied.place, Place::Own(_)), Arrangement::copy().is_some());
-        assert_eq!(copied.values::<u16>(), mapped.values::<u16>());
+        let reverse = |from: &[u16], to: &mut [u16]| to.iter_mut().zip(from.iter().rev()).for_each(|(to, x)| *to = *x);
+        let arrangement = Arrangement::bf16("reversed", tensor.len(), reverse);
+        let reversed = cache.get(&checkpoint, &weight(Elem::Bf16), Some(&arrangement)).unwrap();
+        assert!(matches!(reversed.place, Place::Own(_)));
+        assert!(reversed.values::<u16>().iter().rev().eq(mapped.values::<u16>()));
         let converted = cache.get(&checkpoint, &weight(Elem::F32), None).unwrap();
         assert!(matches!(converted.place, Place::Own(_)));
         assert_eq!((mapped.len(), converted.len()), (tensor.len(), tensor.len()));

@@ -175,13 +175,13 @@ fn arrangements_of(op: &Op, graph: &Graph, isa: Isa) -> Vec<(WeightId, Arrangeme
     match op {
         Op::Conv2d(op) => vec![conv2d::arrangement(op, graph, isa)],
         Op::NearestCode(op) => vec![nearest_code::arrangement(op)],
-        Op::NormQkvRope(op) => Vec::from_iter(product(op.wqkv)),
-        Op::LinearResidual(op) => Vec::from_iter(product(op.weight)),
-        Op::NormSwiglu(op) => Vec::from_iter([op.w1, op.w3].into_iter().filter_map(product)),
-        Op::NormLogits(op) => Vec::from_iter(product(op.output)),
-        Op::Linear(op) => Vec::from_iter(product(op.weight)),
-        Op::NormLinear(op) => Vec::from_iter(product(op.weight)),
-        Op::NormGatedGelu(op) => Vec::from_iter([op.wi_0, op.wi_1].into_iter().filter_map(product)),
+        Op::NormQkvRope(op) => vec![product(op.wqkv)],
+        Op::LinearResidual(op) => vec![product(op.weight)],
+        Op::NormSwiglu(op) => Vec::from([op.w1, op.w3].map(product)),
+        Op::NormLogits(op) => vec![product(op.output)],
+        Op::Linear(op) => vec![product(op.weight)],
+        Op::NormLinear(op) => vec![product(op.weight)],
+        Op::NormGatedGelu(op) => Vec::from([op.wi_0, op.wi_1].map(product)),
         Op::Embed(_)
         | Op::Attention(_)
         | Op::Sample(_)

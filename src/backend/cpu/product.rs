@@ -1,9 +1,8 @@
 //! y[r, n] = Σ_k weight[n, k] * x[r, k], the inner loop of every generation product.
 //!
 //! bf16 weights go by [`tiles`] where the processor has them, everything else by [`lanes`]. There is one order of
-//! summation per output element, whatever the number of rows; by lanes sixteen partial sums, the j-th over k ≡ j mod 16
-//! in ascending k with fused multiply-adds, then one fixed tree. Tiles of several weight rows and several activation rows
-//! only decide which elements are computed side by side.
+//! summation per output element, whatever the number of rows; by lanes one chain of fused multiply-adds in ascending k.
+//! Tiles of several weight rows and several activation rows only decide which elements are computed side by side.
 
 mod lanes;
 mod rows;
@@ -42,16 +41,16 @@ impl Product {
     pub fn pieces(&self) -> RangeInclusive<usize> {
         match self.weight {
             Matrix::Tiles(_) => tiles::ROWS..=128,
-            _ => 16..=128,
+            _ => lanes::ROWS..=128,
         }
     }
 
-    /// Where row `n` of the weight begins; it need not exist.
+    /// Where the panel or strip of the weight's row `n` begins; it need not exist.
     pub fn address(&self, n: usize) -> *const u8 {
         let n = self.first + n;
         match self.weight {
-            Matrix::F32(weight) => weight.wrapping_add(n * self.depth).cast(),
-            Matrix::Bf16(weight) => weight.wrapping_add(n * self.depth).cast(),
+            Matrix::F32(weight) => weight.wrapping_add(lanes::at::<f32>(n, self.depth)).cast(),
+            Matrix::Bf16(weight) => weight.wrapping_add(lanes::at::<u16>(n, self.depth)).cast(),
             Matrix::Tiles(weight) => weight.wrapping_add(tiles::at(n, self.depth)).cast(),
         }
     }
@@ -60,7 +59,9 @@ impl Product {
 /// A weight (N, K) in memory.
 #[derive(Clone, Copy)]
 pub enum Matrix {
+    /// In the [`lanes::arrangement`].
     F32(*const f32),
+    /// In the [`lanes::arrangement`].
     Bf16(*const u16),
     /// In the [`tiles::arrangement`].
     Tiles(*const u32),
@@ -78,12 +79,12 @@ impl Matrix {
     }
 }
 
-/// The form in which a product reads a weight (N, K), if it is not the checkpoint's.
-pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> Option<(WeightId, Arrangement)> {
+/// The form in which a product reads a weight (N, K).
+pub fn arrangement(weight: WeightId, graph: &Graph, isa: Isa) -> (WeightId, Arrangement) {
     let Weight { shape, elem, .. } = graph.weight_at(weight);
     let tiles = isa.by_tiles() && *elem == Elem::Bf16;
-    let arrangement = if tiles { Some(tiles::arrangement(shape[0], shape[1])) } else { Arrangement::copy() };
-    arrangement.map(|arrangement| (weight, arrangement))
+    let (n, k) = (shape[0], shape[1]);
+    (weight, if tiles { tiles::arrangement(n, k) } else { lanes::arrangement(*elem, n, k) })
 }
 
 /// Weight rows that a thread takes.
@@ -158,7 +159,8 @@ pub unsafe fn deal_from<E: Epilogue>(
     let (stop, len) = (first + width, cx.weight(weight).len());
     let end = match product.weight {
         Matrix::Tiles(_) => tiles::at(stop.next_multiple_of(tiles::ROWS), depth),
-        _ => stop * depth,
+        Matrix::Bf16(_) => lanes::at::<u16>(stop.next_multiple_of(lanes::ROWS), depth),
+        Matrix::F32(_) => lanes::at::<f32>(stop.next_multiple_of(lanes::ROWS), depth),
     };
     assert!(end <= len, "rows {first} to {stop} outside the weight");
     cx.member.deal_streams(width, product.pieces(), |rows, next| {

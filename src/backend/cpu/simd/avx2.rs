@@ -117,12 +117,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
+    unsafe fn widen([low, high]: Self::Pairs) -> [Self::V; 2] {
         unsafe {
             let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
             let second = |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32)));
-            let half = |a, b, c| _mm256_fmadd_ps(first(a), first(b), _mm256_fmadd_ps(second(a), second(b), c));
-            [half(a[0], b[0], c[0]), half(a[1], b[1], c[1])]
+            [[first(low), first(high)], [second(low), second(high)]]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
+        unsafe {
+            let ([a0, a1], [b0, b1]) = (Self::widen(a), Self::widen(b));
+            Self::fma(a0, b0, Self::fma(a1, b1, c))
         }
     }
 

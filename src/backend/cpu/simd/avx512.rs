@@ -97,6 +97,14 @@ impl<const BF16: bool, const AMX: bool> Simd for Family<BF16, AMX> {
     }
 
     #[inline(always)]
+    unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2] {
+        unsafe {
+            let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            [_mm512_slli_epi32::<16>(pairs), upper].map(|bits| _mm512_castsi512_ps(bits))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
         unsafe {
             if BF16 {
@@ -104,9 +112,8 @@ impl<const BF16: bool, const AMX: bool> Simd for Family<BF16, AMX> {
                 let bf16 = |pairs| std::mem::transmute::<__m512i, __m512bh>(pairs);
                 return _mm512_dpbf16_ps(c, bf16(a), bf16(b));
             }
-            let first = |pairs| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
-            let second = |pairs| _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32)));
-            _mm512_fmadd_ps(first(a), first(b), _mm512_fmadd_ps(second(a), second(b), c))
+            let ([a0, a1], [b0, b1]) = (Self::widen(a), Self::widen(b));
+            _mm512_fmadd_ps(a0, b0, _mm512_fmadd_ps(a1, b1, c))
         }
     }
 

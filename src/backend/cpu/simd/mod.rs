@@ -145,6 +145,8 @@ pub trait Simd: Copy {
     unsafe fn load_pairs(from: *const u32) -> Self::Pairs;
     /// One pair in all lanes.
     unsafe fn splat_pair(pair: u32) -> Self::Pairs;
+    /// Both halves of each pair, widened exactly.
+    unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2];
     /// c + a1 * b1, rounded, + a0 * b0, rounded.
     unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V;
     /// Sixteen finite f32 to [`bf16`] and memory.
@@ -334,6 +336,7 @@ mod tests {
             S::store_bf16(high.as_mut_ptr(), S::mul(b, S::splat(1e-15)));
             let pairs: [u32; LANES] = std::array::from_fn(|i| u32::from(low[i]) | u32::from(high[i]) << 16);
             keep(S::load_bf16(high.as_ptr()));
+            S::widen(S::load_pairs(pairs.as_ptr())).into_iter().for_each(&mut keep);
             keep(S::fma_pairs(S::load_pairs(pairs.as_ptr()), S::splat_pair(0xc039_3f9d), b));
             for n in 0..LANES {
                 keep(S::load_partial(x.as_ptr(), n));

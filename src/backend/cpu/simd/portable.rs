@@ -91,12 +91,16 @@ impl<const TILES: bool> Simd for Family<TILES> {
     }
 
     #[inline(always)]
+    unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2] {
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
+    }
+
+    #[inline(always)]
     unsafe fn fma_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::V) -> Self::V {
-        let halves = |pair: u32| (f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000));
-        std::array::from_fn(|i| {
-            let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
-            a0.mul_add(b0, a1.mul_add(b1, c[i]))
-        })
+        unsafe {
+            let ([a0, a1], [b0, b1]) = (Self::widen(a), Self::widen(b));
+            Self::fma(a0, b0, Self::fma(a1, b1, c))
+        }
     }
 
     #[inline(always)]
