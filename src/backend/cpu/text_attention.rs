@@ -79,7 +79,8 @@ unsafe fn attend_body<S: Simd>(head: Head) {
     unsafe {
         for j in 0..keys {
             let bias = *bias.add(*buckets.add(j) as usize * heads);
-            *scores.add(j) = S::reduce_add(products::<S, f32>(q, k.add(j * stride), head_dim)) + bias;
+            let [sum] = products::<S, f32, 1>(q, k.add(j * stride), head_dim);
+            *scores.add(j) = S::reduce_add(sum) + bias;
         }
         finish::<S, f32>(out, scores, keys, v, (head_dim, stride), None);
     }
