@@ -10,8 +10,8 @@ use super::{Context, Scratch};
 use crate::graph::{Elem, NO_SLOT, Row, ops};
 use crate::math;
 
-/// Bytes of keys and values that are asked for before they are needed. A whole head's ahead, memory brings them at 29 GB/s
-/// to two Zen 5 cores, these at 38.
+/// Bytes of keys and values that are asked for before they are needed. A whole head's ahead, memory brings them at 29
+/// GB/s to two Zen 5 cores, these at 38.
 const AHEAD: usize = 8 << 10;
 
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
@@ -97,6 +97,7 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
             j += 4;
         }
         for j in j..keys {
+            stream.ask(j, 1, head_dim * size_of::<T>());
             let [sum] = products::<S, T, 1>(q, k.add(j * head_dim), head_dim);
             *scores.add(j) = S::reduce_add(sum) * scale;
         }
@@ -115,10 +116,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Asks memory for what is read AHEAD bytes behind `count` rows of `row` bytes from row `j` on.
+    /// Asks memory for what is read AHEAD bytes, or a short stream's length, behind `count` rows of `row` bytes from
+    /// row `j` on.
     #[inline(always)]
     fn ask(&self, j: usize, count: usize, row: usize) {
-        let ahead = j * row + AHEAD;
+        let ahead = j * row + AHEAD.min(self.bytes);
         let at = match ahead.checked_sub(self.bytes) {
             None => Some(self.at.wrapping_add(ahead)),
             Some(behind) => self.next.map(|next| next.wrapping_add(behind)),
@@ -131,8 +133,8 @@ impl Stream {
     }
 }
 
-/// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart; the first vectors'
-/// channels are read as a `stream`.
+/// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart; the first
+/// vectors' channels are read as a `stream`.
 ///
 /// # Safety
 /// `v` holds `keys` such rows, `out` head_dim elements, `scores` room for all keys, rounded up to whole vectors.
@@ -214,8 +216,8 @@ unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
     }
 }
 
-/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `KEYS` rows of `head_dim` elements: lane i takes every c that is
-/// i modulo 16, in ascending order.
+/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `KEYS` rows of `head_dim` elements: lane i takes every c
+/// that is i modulo 16, in ascending order.
 ///
 /// # Safety
 /// q holds `head_dim` elements, k as many for each key.

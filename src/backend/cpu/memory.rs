@@ -103,7 +103,7 @@ impl Chunks {
     }
 }
 
-/// One weight, in the checkpoint's own bytes where type, order and alignment allow and no copy is wanted.
+/// One weight, in the checkpoint's own bytes where type, order and alignment allow.
 pub struct WeightData {
     elem: Elem,
     place: Place,
@@ -249,6 +249,10 @@ impl WeightCache {
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight, buffer)?,
             Some(Arrangement { elem, len, arrange, .. }) => match arrange {
+                Arrange::F32(arrange) if weight.elem == Elem::F32 => {
+                    let data = load(checkpoint, weight, Buffer::new)?;
+                    WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(data.values(), to))
+                }
                 Arrange::F32(arrange) => {
                     let values = values(checkpoint, weight)?;
                     WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(&values, to))

@@ -109,6 +109,12 @@ impl Executor for CpuExecutor {
             let same = other.is_none_or(|other| other.name() == name);
             assert!(same, "two ops want `{}` in different forms", graph.weight_at(id).name);
         }
+        for op in ops() {
+            if let Op::Embed(op) = op {
+                let plain = [op.embedding_table, op.tok_embeddings].iter().all(|id| !arrangements.contains_key(id));
+                assert!(plain, "a table is some product's weight, which lies in another order");
+            }
+        }
         let ids: Vec<WeightId> = graph.weight_ids().collect();
         let load = |id| self.weights.get(checkpoint, graph.weight_at(id), arrangements.get(&id));
         let weights = self.team.install(|| ids.into_par_iter().map(load).collect::<Result<_>>())?;
@@ -177,11 +183,11 @@ fn arrangements_of(op: &Op, graph: &Graph, isa: Isa) -> Vec<(WeightId, Arrangeme
         Op::NearestCode(op) => vec![nearest_code::arrangement(op)],
         Op::NormQkvRope(op) => vec![product(op.wqkv)],
         Op::LinearResidual(op) => vec![product(op.weight)],
-        Op::NormSwiglu(op) => Vec::from([op.w1, op.w3].map(product)),
+        Op::NormSwiglu(op) => vec![product(op.w1), product(op.w3)],
         Op::NormLogits(op) => vec![product(op.output)],
         Op::Linear(op) => vec![product(op.weight)],
         Op::NormLinear(op) => vec![product(op.weight)],
-        Op::NormGatedGelu(op) => Vec::from([op.wi_0, op.wi_1].map(product)),
+        Op::NormGatedGelu(op) => vec![product(op.wi_0), product(op.wi_1)],
         Op::Embed(_)
         | Op::Attention(_)
         | Op::Sample(_)

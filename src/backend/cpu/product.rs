@@ -39,19 +39,16 @@ impl Product {
     /// Weight rows that a member takes at a time, a multiple of the first, so a rotation's pairs stay together: a long
     /// stream while much is left, a short one at the end.
     pub fn pieces(&self) -> RangeInclusive<usize> {
-        match self.weight {
-            Matrix::Tiles(_) => tiles::ROWS..=128,
-            _ => lanes::ROWS..=128,
-        }
+        self.weight.together()..=128
     }
 
     /// Where the panel or strip of the weight's row `n` begins; it need not exist.
     pub fn address(&self, n: usize) -> *const u8 {
-        let n = self.first + n;
+        let at = self.weight.at(self.first + n, self.depth);
         match self.weight {
-            Matrix::F32(weight) => weight.wrapping_add(lanes::at::<f32>(n, self.depth)).cast(),
-            Matrix::Bf16(weight) => weight.wrapping_add(lanes::at::<u16>(n, self.depth)).cast(),
-            Matrix::Tiles(weight) => weight.wrapping_add(tiles::at(n, self.depth)).cast(),
+            Matrix::F32(weight) => weight.wrapping_add(at).cast(),
+            Matrix::Bf16(weight) => weight.wrapping_add(at).cast(),
+            Matrix::Tiles(weight) => weight.wrapping_add(at).cast(),
         }
     }
 }
@@ -75,6 +72,23 @@ impl Matrix {
             Elem::Bf16 => Self::Bf16(data.ptr()),
             Elem::F32 => Self::F32(data.ptr()),
             other => unreachable!("no product has a weight of {other:?}"),
+        }
+    }
+
+    /// Weight rows that lie together.
+    fn together(self) -> usize {
+        match self {
+            Self::Tiles(_) => tiles::ROWS,
+            _ => lanes::ROWS,
+        }
+    }
+
+    /// Where those with row `n` begin, in elements, if rows have `depth`.
+    fn at(self, n: usize, depth: usize) -> usize {
+        match self {
+            Self::Tiles(_) => tiles::at(n, depth),
+            Self::Bf16(_) => lanes::at::<u16>(n, depth),
+            Self::F32(_) => lanes::at::<f32>(n, depth),
         }
     }
 }
@@ -156,13 +170,9 @@ pub unsafe fn deal_from<E: Epilogue>(
     mut epilogue: E,
 ) {
     let product = Product { weight: Matrix::of(cx, weight), first, x, depth, rows: cx.extent.rows };
-    let (stop, len) = (first + width, cx.weight(weight).len());
-    let end = match product.weight {
-        Matrix::Tiles(_) => tiles::at(stop.next_multiple_of(tiles::ROWS), depth),
-        Matrix::Bf16(_) => lanes::at::<u16>(stop.next_multiple_of(lanes::ROWS), depth),
-        Matrix::F32(_) => lanes::at::<f32>(stop.next_multiple_of(lanes::ROWS), depth),
-    };
-    assert!(end <= len, "rows {first} to {stop} outside the weight");
+    let stop = first + width;
+    let end = product.weight.at(stop.next_multiple_of(product.weight.together()), depth);
+    assert!(end <= cx.weight(weight).len(), "rows {first} to {stop} outside the weight");
     cx.member.deal_streams(width, product.pieces(), |rows, next| {
         let piece = Piece { rows, next: product.address(next) };
         // SAFETY: the weight has those rows; the rest is the caller's.

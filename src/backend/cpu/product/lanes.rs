@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Epilogue, Operands, Piece};
 use crate::backend::cpu::memory::Arrangement;
-use crate::backend::cpu::simd::{Isa, LANES, LINE, Simd, kernel, prefetch_soon};
+use crate::backend::cpu::simd::{Isa, LANES, LINE, Simd, kernel, prefetch, prefetch_near};
 use crate::graph::Elem;
 
 /// Weight rows of a panel.
@@ -20,7 +20,7 @@ const AHEAD: usize = 8 << 10;
 type Sums = [[f32; ROWS]; HEIGHT];
 
 /// What a weight's panels hold.
-pub trait Factor: Copy {
+pub trait Stored: Copy {
     /// Successive elements of a weight row that lie together.
     const PER: usize;
 
@@ -36,7 +36,7 @@ pub trait Factor: Copy {
     unsafe fn load_two<S: Simd>(from: *const Self) -> [[S::V; 2]; 2];
 }
 
-impl Factor for f32 {
+impl Stored for f32 {
     const PER: usize = 1;
 
     #[inline(always)]
@@ -51,7 +51,7 @@ impl Factor for f32 {
 }
 
 /// bf16 as its bits, in pairs of a row.
-impl Factor for u16 {
+impl Stored for u16 {
     const PER: usize = 2;
 
     #[inline(always)]
@@ -70,7 +70,7 @@ impl Factor for u16 {
 }
 
 /// Where the panel of weight row `n` begins, in elements, among those of rows of `depth` elements.
-pub fn at<T: Factor>(n: usize, depth: usize) -> usize {
+pub fn at<T: Stored>(n: usize, depth: usize) -> usize {
     n / ROWS * depth.next_multiple_of(T::PER) * ROWS
 }
 
@@ -84,13 +84,14 @@ pub fn arrangement(elem: Elem, n: usize, k: usize) -> Arrangement {
     }
 }
 
-/// The same for all of a weight.
-fn arrange<T: Factor>(weight: &[T], panels: &mut [T], k: usize) {
+/// Fills `panels` as [`arrangement`] says.
+fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
     for (rows, panel) in weight.chunks(ROWS * k).zip(panels.chunks_exact_mut(at::<T>(ROWS, k))) {
         for (step, words) in panel.chunks_exact_mut(T::PER * ROWS).enumerate() {
-            let (from, count) = (step * T::PER, T::PER.min(k - step * T::PER));
             for (word, row) in words.chunks_exact_mut(T::PER).zip(rows.chunks_exact(k)) {
-                word[..count].copy_from_slice(&row[from..from + count]);
+                for (to, x) in word.iter_mut().zip(&row[step * T::PER..]) {
+                    *to = *x;
+                }
             }
         }
     }
@@ -98,18 +99,18 @@ fn arrange<T: Factor>(weight: &[T], panels: &mut [T], k: usize) {
 
 /// As [`super::product`], of a weight in this [`arrangement`] and rows as they are.
 ///
-/// Goes through the weight once: a panel meets all activation rows, some at a time, while it is in the cache. Memory is
-/// read in the order of its addresses, one panel after the other: on two Zen 5 cores, two rows and 134 MB of bf16, at 46 to
-/// 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by side at 38 to 40.
+/// Goes through the weight once: a panel meets all activation rows, some at a time, while it is in the cache. Memory
+/// is read in the order of its addresses, one panel after the other: on two Zen 5 cores, two rows and 134 MB of bf16,
+/// at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by side at 38 to 40.
 ///
 /// # Safety
 /// As there.
-pub unsafe fn product<T: Factor, E: Epilogue>(isa: Isa, p: Operands<T>, piece: Piece, epilogue: &mut E) {
+pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: Piece, epilogue: &mut E) {
     let mut sums = [[0f32; ROWS]; HEIGHT];
     // SAFETY: `isa` is one of this processor's.
-    let passes = p.rows.div_ceil(unsafe { most(isa) });
+    let passes = p.rows.div_ceil(unsafe { most_rows(isa) }).max(1);
     // As even as so many passes can be.
-    let height = p.rows.div_ceil(passes);
+    let height = p.rows.div_ceil(passes).max(1);
     let Range { mut start, end } = piece.rows;
     while start < end {
         // The whole panel, though a piece may begin or end within one.
@@ -133,19 +134,24 @@ pub unsafe fn product<T: Factor, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
 
 kernel!(
     /// The most activation rows at once: no more sums than registers hold.
-    fn most() -> usize = most_body
+    fn most_rows() -> usize = most_rows_body
 );
 
 #[inline(always)]
-unsafe fn most_body<S: Simd>() -> usize {
+unsafe fn most_rows_body<S: Simd>() -> usize {
     // A vector takes one of 32 registers, or two of sixteen.
     if S::REGISTERS >= 32 { HEIGHT } else { 3 }
 }
 
 kernel!(
-    /// Hands over a `range` of the sums of activation rows from `first.0` on; they are those of weight rows from `first.1`
-    /// on.
-    fn store[E: Epilogue](epilogue: &mut E, first: (usize, usize), sums: &mut [[f32; ROWS]], range: Range<usize>) = store_body
+    /// Hands over a `range` of the sums of activation rows from `first.0` on; they are those of weight rows from
+    /// `first.1` on.
+    fn store[E: Epilogue](
+        epilogue: &mut E,
+        first: (usize, usize),
+        sums: &mut [[f32; ROWS]],
+        range: Range<usize>,
+    ) = store_body
 );
 
 #[inline(always)]
@@ -161,13 +167,14 @@ unsafe fn store_body<S: Simd, E: Epilogue>(
     }
 }
 
-/// Asks memory for what is read next while a panel is, evenly over its passes. In bursts, memory would have nothing to do
-/// meanwhile.
+/// Asks memory for what is read next while a panel is, evenly over its passes. In bursts, memory would have nothing to
+/// do meanwhile.
 struct Ahead {
     /// What is asked for next.
     at: *const u8,
-    /// Bytes from there to the panel's end, and what is read after it.
+    /// Bytes from there to the panel's end.
     left: usize,
+    /// What is read after the panel.
     next: *const u8,
     /// Steps from one request to the next.
     every: usize,
@@ -178,12 +185,12 @@ struct Ahead {
 impl Ahead {
     /// For a panel of `len` bytes that is gone through `passes` times.
     fn new(panel: *const u8, len: usize, next: *const u8, passes: usize) -> Self {
-        // A second pass comes sooner to what the first has read: all of it was asked for before.
+        // Several passes ask as slowly as the last one ends: the first would overtake requests for its own panel.
         let lead = if passes > 1 { len } else { AHEAD.min(len) };
         Self { at: panel.wrapping_add(lead), left: len - lead, next, every: passes, wait: 0 }
     }
 
-    /// Once per step of so many bytes.
+    /// Goes on by a step of so many bytes.
     #[inline(always)]
     fn step(&mut self, bytes: usize) {
         if self.wait == 0 {
@@ -191,7 +198,9 @@ impl Ahead {
                 (self.at, self.left) = (self.next, usize::MAX);
             }
             for line in (0..bytes).step_by(LINE) {
-                prefetch_soon(self.at.wrapping_add(line));
+                let at = self.at.wrapping_add(line);
+                // A whole panel would drive the one that is read out of the first cache.
+                if self.every > 1 { prefetch(at) } else { prefetch_near(at) }
             }
             self.at = self.at.wrapping_add(bytes);
             self.left -= bytes;
@@ -203,11 +212,17 @@ impl Ahead {
 
 kernel!(
     /// sums[h, n] = Σ_k panel[k, n] * x[h, k] of `shape.0` rows and `shape.1` elements of each.
-    fn multiply[T: Factor](panel: *const T, x: *const f32, shape: (usize, usize), ahead: &mut Ahead, sums: &mut Sums) = multiply_body
+    fn multiply[T: Stored](
+        panel: *const T,
+        x: *const f32,
+        shape: (usize, usize),
+        ahead: &mut Ahead,
+        sums: &mut Sums,
+    ) = multiply_body
 );
 
 #[inline(always)]
-unsafe fn multiply_body<S: Simd, T: Factor>(
+unsafe fn multiply_body<S: Simd, T: Stored>(
     panel: *const T,
     x: *const f32,
     (height, depth): (usize, usize),
@@ -232,7 +247,7 @@ unsafe fn multiply_body<S: Simd, T: Factor>(
 
 /// `H` rows, their sums in registers and then in `to`.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Factor, const H: usize>(
+unsafe fn tile<S: Simd, T: Stored, const H: usize>(
     panel: *const T,
     x: *const f32,
     depth: usize,

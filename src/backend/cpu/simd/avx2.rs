@@ -28,7 +28,7 @@ pub unsafe fn reduce_add_8(v: __m256) -> f32 {
 }
 
 #[inline(always)]
-unsafe fn widen(bits: __m128i) -> __m256 {
+unsafe fn widen_8(bits: __m128i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits))) }
 }
 
@@ -58,7 +58,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const u16) -> Self::V {
-        unsafe { [widen(_mm_loadu_si128(from.cast())), widen(_mm_loadu_si128(from.add(8).cast()))] }
+        unsafe { [widen_8(_mm_loadu_si128(from.cast())), widen_8(_mm_loadu_si128(from.add(8).cast()))] }
     }
 
     #[inline(always)]
