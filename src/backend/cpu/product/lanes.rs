@@ -1,4 +1,4 @@
-//! The same by lanes: a weight row in each lane of two vectors, and several activation rows side by side.
+//! The same by lanes: a weight row in each lane of a vector, and several activation rows side by side.
 
 use std::ops::Range;
 
@@ -7,8 +7,11 @@ use crate::backend::cpu::memory::Arrangement;
 use crate::backend::cpu::simd::{Isa, LANES, LINE, Simd, kernel, prefetch, prefetch_near};
 use crate::graph::Elem;
 
+/// Vectors of weight rows in a panel.
+const VECTORS: usize = 2;
+
 /// Weight rows of a panel.
-pub const ROWS: usize = 2 * LANES;
+pub const ROWS: usize = VECTORS * LANES;
 
 /// The most activation rows that meet a panel at once.
 const HEIGHT: usize = 8;
@@ -24,29 +27,29 @@ pub trait Stored: Copy {
     /// Successive elements of a weight row that lie together.
     const PER: usize;
 
-    /// Element k of a panel's rows, at `from`.
+    /// Element k of sixteen of a panel's rows, at `from`.
     ///
     /// # Safety
-    /// There are PER elements of all rows.
-    unsafe fn load<S: Simd>(from: *const Self) -> [S::V; 2];
-    /// Elements k and k + 1 of a panel's rows.
+    /// There are PER elements of these rows.
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+    /// Elements k and k + 1 of sixteen of a panel's rows.
     ///
     /// # Safety
     /// There are both.
-    unsafe fn load_two<S: Simd>(from: *const Self) -> [[S::V; 2]; 2];
+    unsafe fn load_two<S: Simd>(from: *const Self) -> [S::V; 2];
 }
 
 impl Stored for f32 {
     const PER: usize = 1;
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> [S::V; 2] {
-        unsafe { [S::load(from), S::load(from.add(LANES))] }
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        unsafe { S::load(from) }
     }
 
     #[inline(always)]
-    unsafe fn load_two<S: Simd>(from: *const Self) -> [[S::V; 2]; 2] {
-        unsafe { [Self::load::<S>(from), Self::load::<S>(from.add(ROWS))] }
+    unsafe fn load_two<S: Simd>(from: *const Self) -> [S::V; 2] {
+        unsafe { [S::load(from), S::load(from.add(ROWS))] }
     }
 }
 
@@ -55,17 +58,13 @@ impl Stored for u16 {
     const PER: usize = 2;
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> [S::V; 2] {
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
         unsafe { Self::load_two::<S>(from)[0] }
     }
 
     #[inline(always)]
-    unsafe fn load_two<S: Simd>(from: *const Self) -> [[S::V; 2]; 2] {
-        unsafe {
-            let [a0, a1] = S::widen(S::load_pairs(from.cast()));
-            let [b0, b1] = S::widen(S::load_pairs(from.cast::<u32>().add(LANES)));
-            [[a0, b0], [a1, b1]]
-        }
+    unsafe fn load_two<S: Simd>(from: *const Self) -> [S::V; 2] {
+        unsafe { S::widen(S::load_pairs(from.cast())) }
     }
 }
 
@@ -108,7 +107,8 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: Piece, epilogue: &mut E) {
     let mut sums = [[0f32; ROWS]; HEIGHT];
     // SAFETY: `isa` is one of this processor's.
-    let passes = p.rows.div_ceil(unsafe { most_rows(isa) }).max(1);
+    let (vectors, most) = unsafe { most(isa, p.rows) };
+    let passes = p.rows.div_ceil(most).max(1);
     // As even as so many passes can be.
     let height = p.rows.div_ceil(passes).max(1);
     let Range { mut start, end } = piece.rows;
@@ -118,13 +118,13 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
         let count = (end - start).min(ROWS - skip);
         let (panel, len) = (p.weight.wrapping_add(at::<T>(p.first + start, p.depth)), at::<T>(ROWS, p.depth));
         let next = if start + count == end { piece.next } else { panel.wrapping_add(len).cast() };
-        let mut ahead = Ahead::new(panel.cast(), len * size_of::<T>(), next, passes);
+        let mut ahead = Ahead::new(panel.cast(), len * size_of::<T>(), next, passes * VECTORS / vectors);
         for first in (0..p.rows).step_by(height) {
             let height = height.min(p.rows - first);
             let x = p.x.wrapping_add(first * p.depth);
             // SAFETY: the weight has this panel, x these rows; all elements are the piece's.
             unsafe {
-                multiply(isa, panel, x, (height, p.depth), &mut ahead, &mut sums);
+                multiply(isa, panel, x, (vectors, height, p.depth), &mut ahead, &mut sums);
                 store(isa, epilogue, (first, start), &mut sums[..height], skip..skip + count);
             }
         }
@@ -133,14 +133,19 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
 }
 
 kernel!(
-    /// The most activation rows at once: no more sums than registers hold.
-    fn most_rows() -> usize = most_rows_body
+    /// The most vectors of weight rows and activation rows that meet at once, of so many activation rows: as many sums as
+    /// registers hold beside what they are made of.
+    fn most(rows: usize) -> (usize, usize) = most_body
 );
 
 #[inline(always)]
-unsafe fn most_rows_body<S: Simd>() -> usize {
-    // A vector takes one of 32 registers, or two of sixteen.
-    if S::REGISTERS >= 32 { HEIGHT } else { 3 }
+unsafe fn most_body<S: Simd>(rows: usize) -> (usize, usize) {
+    match rows {
+        _ if S::REGISTERS >= 32 => (VECTORS, HEIGHT),
+        // A vector takes two of sixteen registers.
+        ..=2 => (VECTORS, 2),
+        _ => (1, 4),
+    }
 }
 
 kernel!(
@@ -185,7 +190,7 @@ struct Ahead {
 impl Ahead {
     /// For a panel of `len` bytes that is gone through `passes` times.
     fn new(panel: *const u8, len: usize, next: *const u8, passes: usize) -> Self {
-        // Several passes ask as slowly as the last one ends: the first would overtake requests for its own panel.
+        // Spread over several passes, requests for the panel itself would come after the first has read it.
         let lead = if passes > 1 { len } else { AHEAD.min(len) };
         Self { at: panel.wrapping_add(lead), left: len - lead, next, every: passes, wait: 0 }
     }
@@ -211,11 +216,11 @@ impl Ahead {
 }
 
 kernel!(
-    /// sums[h, n] = Σ_k panel[k, n] * x[h, k] of `shape.0` rows and `shape.1` elements of each.
+    /// sums[h, n] = Σ_k panel[k, n] * x[h, k] by `shape.0` vectors at a time, of `shape.1` rows of `shape.2` elements.
     fn multiply[T: Stored](
         panel: *const T,
         x: *const f32,
-        shape: (usize, usize),
+        shape: (usize, usize, usize),
         ahead: &mut Ahead,
         sums: &mut Sums,
     ) = multiply_body
@@ -225,60 +230,90 @@ kernel!(
 unsafe fn multiply_body<S: Simd, T: Stored>(
     panel: *const T,
     x: *const f32,
-    (height, depth): (usize, usize),
+    (vectors, height, depth): (usize, usize, usize),
     ahead: &mut Ahead,
     sums: &mut Sums,
 ) {
-    // SAFETY: passed on.
-    unsafe {
-        match height {
-            1 => tile::<S, T, 1>(panel, x, depth, ahead, sums),
-            2 => tile::<S, T, 2>(panel, x, depth, ahead, sums),
-            3 => tile::<S, T, 3>(panel, x, depth, ahead, sums),
-            _ if S::REGISTERS < 32 => unreachable!("{height} rows are more than registers hold"),
-            4 => tile::<S, T, 4>(panel, x, depth, ahead, sums),
-            5 => tile::<S, T, 5>(panel, x, depth, ahead, sums),
-            6 => tile::<S, T, 6>(panel, x, depth, ahead, sums),
-            7 => tile::<S, T, 7>(panel, x, depth, ahead, sums),
-            _ => tile::<S, T, HEIGHT>(panel, x, depth, ahead, sums),
+    for first in (0..VECTORS).step_by(vectors) {
+        let panel = panel.wrapping_add(first * LANES * T::PER);
+        let sums = sums.each_mut().map(|sums| &mut sums[first * LANES..]);
+        // SAFETY: passed on.
+        unsafe {
+            match (vectors, height) {
+                (2, 1) => tile::<S, T, 2, 1>(panel, x, depth, ahead, sums),
+                (2, 2) => tile::<S, T, 2, 2>(panel, x, depth, ahead, sums),
+                (1, 1) if S::REGISTERS < 32 => tile::<S, T, 1, 1>(panel, x, depth, ahead, sums),
+                (1, 2) if S::REGISTERS < 32 => tile::<S, T, 1, 2>(panel, x, depth, ahead, sums),
+                (1, 3) if S::REGISTERS < 32 => tile::<S, T, 1, 3>(panel, x, depth, ahead, sums),
+                (1, 4) if S::REGISTERS < 32 => tile::<S, T, 1, 4>(panel, x, depth, ahead, sums),
+                (2, 3) if S::REGISTERS >= 32 => tile::<S, T, 2, 3>(panel, x, depth, ahead, sums),
+                (2, 4) if S::REGISTERS >= 32 => tile::<S, T, 2, 4>(panel, x, depth, ahead, sums),
+                (2, 5) if S::REGISTERS >= 32 => tile::<S, T, 2, 5>(panel, x, depth, ahead, sums),
+                (2, 6) if S::REGISTERS >= 32 => tile::<S, T, 2, 6>(panel, x, depth, ahead, sums),
+                (2, 7) if S::REGISTERS >= 32 => tile::<S, T, 2, 7>(panel, x, depth, ahead, sums),
+                (2, 8) if S::REGISTERS >= 32 => tile::<S, T, 2, 8>(panel, x, depth, ahead, sums),
+                _ => unreachable!("{height} rows are more than registers hold"),
+            }
         }
     }
 }
 
-/// `H` rows, their sums in registers and then in `to`.
+/// `V` vectors of weight rows and `H` activation rows, their sums in registers and then in `to`.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Stored, const H: usize>(
+unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     panel: *const T,
     x: *const f32,
     depth: usize,
     ahead: &mut Ahead,
-    to: &mut Sums,
+    to: [&mut [f32]; HEIGHT],
 ) {
-    // SAFETY: the caller vouches for `depth` elements of the panel's rows and of H rows of x.
+    // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
     unsafe {
-        let mut sums = [[S::splat(0.0); 2]; H];
-        let mut add = |k: usize, w: [S::V; 2]| {
-            for (h, sums) in sums.iter_mut().enumerate() {
-                let x = S::splat(*x.add(h * depth + k));
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = S::fma(w, x, *sum);
-                }
-            }
-        };
+        let mut sums = [[S::splat(0.0); V]; H];
         let mut k = 0;
         while k + 2 <= depth {
             ahead.step(2 * ROWS * size_of::<T>());
-            let [first, second] = T::load_two::<S>(panel.add(k * ROWS));
-            add(k, first);
-            add(k + 1, second);
+            let (mut first, mut second) = ([S::splat(0.0); V], [S::splat(0.0); V]);
+            for (v, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
+                [*first, *second] = T::load_two::<S>(panel.add(k * ROWS + v * LANES * T::PER));
+            }
+            add::<S, V, H>(&mut sums, first, x.add(k), depth);
+            add::<S, V, H>(&mut sums, second, x.add(k + 1), depth);
             k += 2;
         }
         if k < depth {
-            add(k, T::load::<S>(panel.add(k * ROWS)));
+            let mut w = [S::splat(0.0); V];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = T::load::<S>(panel.add(k * ROWS + v * LANES * T::PER));
+            }
+            add::<S, V, H>(&mut sums, w, x.add(k), depth);
         }
         for (sums, to) in sums.into_iter().zip(to) {
-            S::store(to.as_mut_ptr(), sums[0]);
-            S::store(to[LANES..].as_mut_ptr(), sums[1]);
+            for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(LANES)) {
+                S::store(to.as_mut_ptr(), sum);
+            }
+        }
+    }
+}
+
+/// sums[h, v] += w[v] * x[h], where rows of `x` are `depth` apart.
+///
+/// A function, and loops rather than closures in it: these would be compiled without the instructions that the processor
+/// has.
+#[inline(always)]
+unsafe fn add<S: Simd, const V: usize, const H: usize>(
+    sums: &mut [[S::V; V]; H],
+    w: [S::V; V],
+    x: *const f32,
+    depth: usize,
+) {
+    for (h, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for an element of H rows.
+        unsafe {
+            let x = S::splat(*x.add(h * depth));
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = S::fma(w, x, *sum);
+            }
         }
     }
 }

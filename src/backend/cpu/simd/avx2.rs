@@ -119,9 +119,13 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn widen([low, high]: Self::Pairs) -> [Self::V; 2] {
         unsafe {
-            let first = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
-            let second = |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32)));
-            [[first(low), first(high)], [second(low), second(high)]]
+            let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
+            let first = [_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high)];
+            let second = [_mm256_and_si256(low, upper), _mm256_and_si256(high, upper)];
+            [
+                [_mm256_castsi256_ps(first[0]), _mm256_castsi256_ps(first[1])],
+                [_mm256_castsi256_ps(second[0]), _mm256_castsi256_ps(second[1])],
+            ]
         }
     }
 

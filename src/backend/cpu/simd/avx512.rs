@@ -100,7 +100,7 @@ impl<const BF16: bool, const AMX: bool> Simd for Family<BF16, AMX> {
     unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2] {
         unsafe {
             let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
-            [_mm512_slli_epi32::<16>(pairs), upper].map(|bits| _mm512_castsi512_ps(bits))
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
         }
     }
 
