@@ -83,13 +83,20 @@ pub fn arrangement(elem: Elem, n: usize, k: usize) -> Arrangement {
     }
 }
 
-/// Fills `panels` as [`arrangement`] says.
+/// Fills `panels` as [`arrangement`] says, a cache line of every row at a time.
 fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
+    let (step, line) = (T::PER * ROWS, LINE / size_of::<T>());
     for (rows, panel) in weight.chunks(ROWS * k).zip(panels.chunks_exact_mut(at::<T>(ROWS, k))) {
-        for (step, words) in panel.chunks_exact_mut(T::PER * ROWS).enumerate() {
-            for (word, row) in words.chunks_exact_mut(T::PER).zip(rows.chunks_exact(k)) {
-                for (to, x) in word.iter_mut().zip(&row[step * T::PER..]) {
-                    *to = *x;
+        for (i, steps) in panel.chunks_mut(line * ROWS).enumerate() {
+            for (n, row) in rows.chunks_exact(k).enumerate() {
+                let words = row[i * line..k.min((i + 1) * line)].chunks_exact(T::PER);
+                // Of an odd k, half a pair.
+                let rest = words.remainder();
+                if !rest.is_empty() {
+                    steps[words.len() * step + n * T::PER..][..rest.len()].copy_from_slice(rest);
+                }
+                for (word, to) in words.zip(steps.chunks_exact_mut(step)) {
+                    to[n * T::PER..][..T::PER].copy_from_slice(word);
                 }
             }
         }
