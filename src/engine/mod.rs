@@ -14,6 +14,7 @@
 
 mod job;
 mod model;
+mod options;
 mod queue;
 mod request;
 mod session;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use job::{Canceller, Job};
 pub use model::{Model, ModelFiles};
+pub use options::SessionOptions;
 pub use queue::Stats;
 pub use request::{Event, Image, Request, Subject, Timings};
-pub use session::{Session, SessionOptions};
+pub use session::Session;

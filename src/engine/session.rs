@@ -6,49 +6,14 @@ use std::thread::JoinHandle;
 
 use super::job::{Canceller, Job, Reply};
 use super::model::Model;
+use super::options::SessionOptions;
 use super::queue::{Queue, State, Stats, Waiting};
 use super::request::{Event, Image, Request, Subject};
-use super::worker::Worker;
-use crate::backend::{Device, Executor};
+use super::worker::{About, Worker};
+use crate::backend::Executor;
 use crate::config::Condition;
-use crate::generate::{Conditioning, Lookahead};
-use crate::graph::Elem;
+use crate::generate::Conditioning;
 use crate::{Error, Result};
-
-/// Where and how a session runs.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    pub device: Device,
-    /// Where a text model's encoder runs; by default where all else does.
-    pub text_device: Option<Device>,
-    /// CPU threads, one per core for 0.
-    pub threads: usize,
-    /// What the transformer's weights and cache are held as: [`Elem::Bf16`] or [`Elem::F32`].
-    pub precision: Elem,
-    /// What the VQ decoder multiplies; by default the device's own type.
-    pub vq_precision: Option<Elem>,
-    /// Pictures at once; by default 8 on a CPU and 32 on a GPU, or as many as memory holds.
-    pub batch_size: Option<usize>,
-    /// Requests that may wait; another one is [`Error::Busy`].
-    pub queue: usize,
-    /// Rows per sequence of a pass while few pictures are drawn; changes how long they take and nothing else.
-    pub lookahead: Lookahead,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self {
-            device: Device::Auto,
-            text_device: None,
-            threads: 0,
-            precision: Elem::Bf16,
-            vq_precision: None,
-            batch_size: None,
-            queue: 64,
-            lookahead: Lookahead::Auto,
-        }
-    }
-}
 
 /// A model at work on a device: requests join the pictures that are being drawn at the next step, and leave when
 /// they are done. What a request gets does not depend on its company.
@@ -91,19 +56,6 @@ pub struct Session {
     model: Model,
     thread: Mutex<Option<JoinHandle<()>>>,
     about: About,
-}
-
-/// What a session's engine tells when it is ready.
-#[derive(Clone, Debug)]
-pub(super) struct About {
-    pub backend: &'static str,
-    /// The device, for people.
-    pub device: String,
-    /// Bytes of its own memory that the models and their buffers took.
-    pub device_memory: Option<u64>,
-    /// Pictures at once.
-    pub places: usize,
-    pub notes: Vec<String>,
 }
 
 impl Session {

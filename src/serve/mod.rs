@@ -16,6 +16,7 @@
 mod app;
 mod connections;
 mod errors;
+mod going;
 mod images;
 mod info;
 mod metrics;

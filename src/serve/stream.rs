@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::app::now;
 use super::errors::ApiError;
-use super::images::{Going, size, usage};
+use super::going::{Going, size, usage};
 use super::metrics::Account;
 use super::wire::Wanted;
 use crate::Error;

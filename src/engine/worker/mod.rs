@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use super::job::Reply;
 use super::model::Model;
+use super::options::SessionOptions;
 use super::queue::{Queue, State, Stats, Waiting};
 use super::request::{Request, Subject, Timings};
-use super::session::{About, SessionOptions};
 use crate::backend::Executor;
 use crate::config::{Condition, Sampling};
 use crate::generate::{self, Conditioning, Generator, Prompter};
@@ -47,6 +47,19 @@ pub(super) struct Worker {
     /// Up to when the busy time is counted.
     since: Instant,
     stats: Stats,
+}
+
+/// What a worker tells of itself when everything is laid out.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub backend: &'static str,
+    /// The device, for people.
+    pub device: String,
+    /// Bytes of its own memory that the models and their buffers took.
+    pub device_memory: Option<u64>,
+    /// Pictures at once.
+    pub places: usize,
+    pub notes: Vec<String>,
 }
 
 /// A request that was begun.
