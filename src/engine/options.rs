@@ -18,7 +18,7 @@ pub struct SessionOptions {
     pub vq_precision: Option<Elem>,
     /// Pictures at once; by default 8 on a CPU and 32 on a GPU, or as many as memory holds.
     pub batch_size: Option<usize>,
-    /// Requests that may wait; another one is [`Error::Busy`].
+    /// Requests that may wait; another one is [`Error::Busy`](crate::Error::Busy).
     pub queue: usize,
     /// Rows per sequence of a pass while few pictures are drawn; changes how long they take and nothing else.
     pub lookahead: Lookahead,

@@ -1,9 +1,9 @@
 //! The HTTP server: OpenAI's images API over a [`Session`](crate::Session), and a page to try it with.
 //!
 //! Sees the crate's public face alone. Requests are parsed and checked into what the engine takes (`wire`), errors
-//! have OpenAI's shape (`errors`), everything else is a file per route. The engine's thread does the drawing; the
-//! runtime's threads parse, pack PNGs and move bytes. Tested by `tests/serve` with the program itself, and by
-//! `tests/clients` with other people's clients.
+//! have OpenAI's shape (`errors`), `going` is a request that the engine has, everything else is a file per route. The
+//! engine's thread does the drawing; the runtime's threads parse, pack PNGs and move bytes. Tested by `tests/serve`
+//! with the program itself, and by `tests/clients` with other people's clients.
 //!
 //! | route | what |
 //! |---|---|

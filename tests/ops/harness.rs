@@ -322,7 +322,7 @@ fn encode(x: f32, elem: Elem) -> Vec<u8> {
 /// An order in which the CPU executor's instruction sets sum the products of bf16 weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
-    /// By one chain of multiply-adds in ascending order, as of all other weights.
+    /// By one chain of multiply-adds in ascending order, as with all other weights.
     Lanes,
     /// By AMX's tiles, in hardware where the processor has them, and emulated.
     Tiles,

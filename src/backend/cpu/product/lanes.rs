@@ -140,8 +140,8 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
 }
 
 kernel!(
-    /// The most vectors of weight rows and activation rows that meet at once, of so many activation rows: as many sums as
-    /// registers hold beside what they are made of.
+    /// The most vectors of weight rows and activation rows that meet at once, of so many activation rows: no more sums
+    /// than registers hold beside what they are made of.
     fn most(rows: usize) -> (usize, usize) = most_body
 );
 
@@ -149,7 +149,7 @@ kernel!(
 unsafe fn most_body<S: Simd>(rows: usize) -> (usize, usize) {
     match rows {
         _ if S::REGISTERS >= 32 => (VECTORS, HEIGHT),
-        // A vector takes two of sixteen registers.
+        // AVX2's vectors take two of sixteen registers.
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
     }
