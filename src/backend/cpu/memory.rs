@@ -249,6 +249,7 @@ impl WeightCache {
         let data = Arc::new(match arrangement {
             None => load(checkpoint, weight, buffer)?,
             Some(Arrangement { elem, len, arrange, .. }) => match arrange {
+                // Straight from the file where it is of the wanted type; `values` would hold all of it once more.
                 Arrange::F32(arrange) if weight.elem == Elem::F32 => {
                     let data = load(checkpoint, weight, Buffer::new)?;
                     WeightData::filled(*elem, *len, buffer(len * elem.size())?, |to| arrange(data.values(), to))

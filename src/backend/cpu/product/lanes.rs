@@ -16,7 +16,7 @@ pub const ROWS: usize = VECTORS * LANES;
 /// The most activation rows that meet a panel at once.
 const HEIGHT: usize = 8;
 
-/// Bytes of weights that are asked for before they are needed.
+/// Bytes of weights that are asked for before they are needed, where a panel is read once.
 const AHEAD: usize = 8 << 10;
 
 /// Finished sums of activation rows and a panel.
@@ -305,8 +305,8 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
 
 /// sums[h, v] += w[v] * x[h], where rows of `x` are `depth` apart.
 ///
-/// A function, and loops rather than closures in it: these would be compiled without the instructions that the processor
-/// has.
+/// A function, and loops rather than closures in it: these would be compiled without the instructions that the
+/// processor has.
 #[inline(always)]
 unsafe fn add<S: Simd, const V: usize, const H: usize>(
     sums: &mut [[S::V; V]; H],
