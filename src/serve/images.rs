@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
+use super::account::Account;
 use super::app::{App, now};
 use super::errors::ApiError;
 use super::going::{Going, size, usage};
-use super::metrics::Account;
 use super::stream;
 use super::wire::Wanted;
 use crate::engine::Timings;

@@ -75,6 +75,6 @@ pub async fn version() -> Json<Value> {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let session = app.any_session();
     let stats = session.as_ref().map(|session| session.stats()).unwrap_or_default();
-    let text = app.metrics.text(&app, &stats, session.as_deref());
+    let text = app.metrics.text(&app.model, &stats, session.as_deref());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::app::App;
-use crate::engine::{Session, Stats, Timings};
+use crate::engine::{Model, Session, Stats, Timings};
 use crate::process;
 
 /// Upper ends of the buckets, in seconds.
@@ -16,6 +15,17 @@ const BUCKETS: [f64; 20] =
 /// What was counted.
 #[derive(Default)]
 pub struct Metrics(Mutex<Counts>);
+
+/// What a request that went well adds.
+pub struct Counted {
+    pub images: usize,
+    /// Condition tokens.
+    pub prompt_tokens: usize,
+    /// Codes of its pictures.
+    pub generation_tokens: usize,
+    /// Its pictures are from prompts.
+    pub text: bool,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -67,6 +77,34 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A request came.
+    pub fn begin(&self) {
+        self.lock().under_way += 1;
+    }
+
+    /// A request ended; `status` says how.
+    pub fn end(&self, status: &'static str) {
+        let mut counts = self.lock();
+        counts.under_way -= 1;
+        *counts.requests.entry(status).or_default() += 1;
+    }
+
+    /// A request's pictures were made, `latency` after it came.
+    pub fn observe_request(&self, latency: Duration, timings: &Timings, counted: Counted) {
+        let mut counts = self.lock();
+        counts.images += counted.images as u64;
+        counts.prompt_tokens += counted.prompt_tokens as u64;
+        counts.generation_tokens += counted.generation_tokens as u64;
+        counts.latency.observe(latency);
+        counts.queue.observe(timings.queued);
+        counts.first_token.observe(timings.first_token);
+        counts.stages.entry("decode").or_default().observe(timings.drawing);
+        counts.stages.entry("vq_decode").or_default().observe(timings.painting);
+        if counted.text {
+            counts.stages.entry("text_encode").or_default().observe(timings.encoding);
+        }
+    }
+
     /// A picture was packed as a PNG.
     pub fn observe_packing(&self, time: Duration) {
         self.lock().stages.entry("image_encode").or_default().observe(time);
@@ -85,10 +123,10 @@ impl Metrics {
     }
 
     /// All of it, with what the engine tells.
-    pub fn text(&self, app: &App, stats: &Stats, session: Option<&Session>) -> String {
+    pub fn text(&self, model: &Model, stats: &Stats, session: Option<&Session>) -> String {
         let counts = self.lock();
         let mut out = String::new();
-        let task = if app.model.num_classes().is_some() { "c2i" } else { "t2i" };
+        let task = if model.num_classes().is_some() { "c2i" } else { "t2i" };
         let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("SMALTI_COMMIT"));
         let mut figure = |name: &str, kind: &str, help: &str, labels: &str, value: f64| {
             head(&mut out, name, kind, help);
@@ -168,54 +206,4 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 
 fn line(out: &mut String, name: &str, value: f64) {
     writeln!(out, "{name} {value}").expect("memory");
-}
-
-/// One request, counted once, however it ends: dropped without a word, its client was gone.
-pub struct Account {
-    pub app: Arc<App>,
-    started: Instant,
-    ended: bool,
-}
-
-impl Account {
-    pub fn new(app: Arc<App>) -> Self {
-        app.metrics.lock().under_way += 1;
-        Self { app, started: Instant::now(), ended: false }
-    }
-
-    /// What stands for an account that was handed on.
-    pub fn told(app: Arc<App>) -> Self {
-        Self { app, started: Instant::now(), ended: true }
-    }
-
-    pub fn end(&mut self, status: &'static str) {
-        if !std::mem::replace(&mut self.ended, true) {
-            let mut counts = self.app.metrics.lock();
-            counts.under_way -= 1;
-            *counts.requests.entry(status).or_default() += 1;
-        }
-    }
-
-    /// All its pictures were made.
-    pub fn end_well(&mut self, timings: &Timings, images: usize, condition_tokens: usize) {
-        self.end("ok");
-        let mut counts = self.app.metrics.lock();
-        counts.images += images as u64;
-        counts.prompt_tokens += condition_tokens as u64;
-        counts.generation_tokens += (images * self.app.model.latent_size().pow(2)) as u64;
-        counts.latency.observe(self.started.elapsed());
-        counts.queue.observe(timings.queued);
-        counts.first_token.observe(timings.first_token);
-        counts.stages.entry("decode").or_default().observe(timings.drawing);
-        counts.stages.entry("vq_decode").or_default().observe(timings.painting);
-        if self.app.model.num_classes().is_none() {
-            counts.stages.entry("text_encode").or_default().observe(timings.encoding);
-        }
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.end("cancelled");
-    }
 }

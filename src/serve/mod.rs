@@ -13,6 +13,7 @@
 //! | `GET /metrics`, `/load`, `/version`, `/classes` | figures; requests under way; the build; names of classes |
 //! | `GET /` | the page |
 
+mod account;
 mod app;
 mod connections;
 mod errors;

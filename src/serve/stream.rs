@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::account::Account;
 use super::app::now;
 use super::errors::ApiError;
 use super::going::{Going, size, usage};
-use super::metrics::Account;
 use super::wire::Wanted;
 use crate::Error;
 use crate::engine::Event;
