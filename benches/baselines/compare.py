@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--image-size", type=int, default=256, help="side in pixels")
     p.add_argument("--dtypes", type=words, default=["bf16"], metavar="DTYPE,...", help="bf16, f32")
     p.add_argument("--engines", type=words, default=["smalti", "torch-eager"], metavar="NAME,...",
-                   help="smalti, torch-eager, torch-compile, torch-graph, vllm")  # fmt: skip
+                   help="smalti, torch-eager, torch-compile, torch-graph, vllm, llama-cpp, llama-cpp-flash")  # fmt: skip
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     p.add_argument("--threads", type=int, default=0, help="of a CPU; 0 leaves the engines' choice")
     p.add_argument("--rounds", type=int, default=5)
@@ -57,6 +57,10 @@ def generation(args: argparse.Namespace, engine: str, model: str, images: str, d
     shared = ["--model", model, "--images", images, "--tokens", tokens, *common]
     if engine == "vllm":
         return [sys.executable, str(HERE / "vllm_baseline.py"), *shared, "--engine-args", json.dumps(args.vllm_args)]
+    if engine.startswith("llama-cpp"):
+        flash = ["--flash-attention"] if engine == "llama-cpp-flash" else []
+        return [sys.executable, str(HERE / "llama_cpp_baseline.py"), *shared, "--dtype", TORCH_DTYPE[dtype],
+                "--threads", str(args.threads), *flash]  # fmt: skip
     mode = engine.removeprefix("torch-")
     return [sys.executable, str(HERE / "torch_baseline.py"), *shared, "--mode", mode, "--device", args.device,
             "--dtype", TORCH_DTYPE[dtype], "--threads", str(args.threads)]  # fmt: skip
