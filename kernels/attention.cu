@@ -10,9 +10,10 @@
 //   shapes   out, q (R, C = H * D)   k, v (B, H, S, D) of one layer   rows (R)   prefix_log_n (B)
 //            partials (R, H, ceil(S / part), D + 2): mix, max, sum     counters (R, H): zero before and after
 //   types    k, v: bf16; q, prefix_log_n, partials: f32; out: bf16 or f32; sums in f32
-//   launch   grid (R, H, ceil(S / part)), 32 * WARPS threads, WARPS * (4 * D + 128 * stride) bytes of dynamic
-//            shared memory; blocks behind the row's position end. R in x: there may be any number, and the rows of
-//            one slot, which read the same cache, run side by side
+//   launch   grid (R * ceil(S / part), H), 32 * WARPS threads, WARPS * (4 * D + 128 * stride) bytes of dynamic
+//            shared memory; blocks behind the row's position end. A row's parts come one after the other: those at
+//            its end have few keys or none, and run beside full ones rather than all at last. The rows of one slot,
+//            which read the same cache, run side by side
 //   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256 (188 where a
 //            block has but 99 KB of shared memory: compute capability 8.6 and 8.9); positions below S
 //                                                                      (checked in backend/cuda/attention.rs)
@@ -58,6 +59,18 @@ struct Heads {
 template <class K>
 __device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, uint32_t count, uint32_t head_dim,
                                           uint32_t stride) {
+  if constexpr (K::HEAD_DIM / K::VECTOR % 2 == 1) {
+    // Rows lie side by side there as here: one stretch, and no row and column of a load to be found.
+    constexpr uint32_t LOADS = K::HEAD_DIM / K::VECTOR;
+    static_assert(K::VECTOR == 4, "copies of 8 bytes");
+#pragma unroll 5
+    for (uint32_t i = 0; i < LOADS; i++) {
+      const uint32_t load = i * WARP + threadIdx.x % WARP;
+      const bool inside = load < count * LOADS;
+      cp_async_8(to + load * K::VECTOR, inside ? from + load * K::VECTOR : from, inside ? 8 : 0);
+    }
+    return;
+  }
   const uint32_t loads = head_dim / K::VECTOR;
 #pragma unroll 8
   for (uint32_t i = threadIdx.x % WARP; i < WARP * loads; i += WARP) {
@@ -147,15 +160,17 @@ __device__ __forceinline__ void attention_body(void* out, float* partials, uint3
   SMEM_ARRAY(uint32_t, arrived, [1]);
   grid_dependency_trigger();
   grid_dependency_wait();
-  const Row row = rows[blockIdx.x];
+  const uint32_t most_parts = (positions + K::PART - 1) / K::PART;
+  const uint32_t r = blockIdx.x / most_parts, part = blockIdx.x % most_parts;
+  const Row row = rows[r];
   if (row.slot == NO_SLOT) return;
-  const uint32_t parts = row.position / K::PART + 1, part = blockIdx.z;
+  const uint32_t parts = row.position / K::PART + 1;
   if (part >= parts) return;
 
   if (K::HEAD_DIM) head_dim = K::HEAD_DIM;
   const uint32_t heads = gridDim.y, head = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const uint32_t stride = (head_dim / K::VECTOR | 1) * K::VECTOR;
-  const size_t pair = size_t(blockIdx.x) * heads + head;
+  const size_t pair = size_t(r) * heads + head;
   // The warp's: q (D) f32, keys and values (32, stride) bf16. The mix of its values takes the place of the keys.
   const uint32_t room = 4 * head_dim + 4 * WARP * stride;
   float* const own_q = reinterpret_cast<float*>(shared + warp * room);
@@ -197,7 +212,7 @@ __device__ __forceinline__ void attention_body(void* out, float* partials, uint3
 
   float sum = sums[0];
   for (uint32_t w = 1; w < active; w++) sum = __fadd_rn(sum, sums[w]);
-  float* const all = partials + pair * ((positions + K::PART - 1) / K::PART) * (head_dim + 2);
+  float* const all = partials + pair * most_parts * (head_dim + 2);
   float* const partial = all + part * (head_dim + 2);
   for (uint32_t c = threadIdx.x; c < head_dim; c += K::THREADS) {
     const float* mixes = reinterpret_cast<const float*>(shared) + head_dim + c;

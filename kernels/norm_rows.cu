@@ -7,13 +7,17 @@
 //   types    normed: bf16 or f32; x, norm and sums: f32
 //   launch   ceil(R / 8) blocks of 256 threads
 //   needs    C divisible by 8                             (checked in backend/cuda/norm_rows.rs, product.rs)
-//   cost     reads R * C * 4 twice, the second time near by, writes R * C * 2; a few microseconds of latency, where
-//            each block of a wide product would read as much
+//   cost     reads R * C * 4, beyond C = 2048 partly twice, the second time near by, writes R * C * 2; a few
+//            microseconds of latency, where each block of a wide product would read as much
 //   matches  norm_rows_f32: graph::ops::norm_rows::twin; tolerance and why: tests/ops/norm_rows.rs; norm_rows: the
 //            products' tests
 #include "product.cuh"
 
-extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
+// Steps of a slice that are loaded at once and stay in registers: all of them up to C = 2048. There are few blocks, so
+// each may have a multiprocessor's registers.
+constexpr int HELD = 16;
+
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS)
 norm_rows(bf16* normed,        // (R, C)
           const float* x,      // (R, C)
           const float* norm,   // (C)
@@ -21,7 +25,6 @@ norm_rows(bf16* normed,        // (R, C)
           uint32_t rows,       // R
           uint32_t dim) {      // C
   grid_dependency_trigger();
-  constexpr int HELD = 8;
   const Slice slice(dim, threadIdx.x / WARP);
   NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
@@ -47,7 +50,7 @@ norm_rows(bf16* normed,        // (R, C)
 }
 KERNEL_EXPORT(norm_rows)
 
-extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS)
 norm_rows_f32(float* out,          // (R, C)
               const float* x,      // (R, C)
               const float* norm,   // (C)
@@ -55,7 +58,6 @@ norm_rows_f32(float* out,          // (R, C)
               uint32_t rows,       // R
               uint32_t dim) {      // C
   grid_dependency_trigger();
-  constexpr int HELD = 8;
   const Slice slice(dim, threadIdx.x / WARP);
   NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);

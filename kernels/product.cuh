@@ -13,6 +13,8 @@
 //   wide   many rows. A warp has a patch of weight rows x activation rows and all of K; weights and activations,
 //          both bf16, come by cp.async through stages in shared memory. Where a norm comes first, norm_rows
 //          (norm_rows.cu) has written its result: each of the N / 128 blocks of a row would read it as f32, twice.
+//          The next launch may start when the last block is near its end: blocks of it that settled before would
+//          crowd the few multiprocessors that this launch leaves free, and the others would wait for them.
 //
 // Weights are packed as fragments [N / 16][K / 16][lane][8] (backend/cuda/fragments.rs), zeros beyond N and K.
 // An epilogue is a struct: MATRICES (2 where it wants two products of the same input, weight by weight), `Early`
@@ -380,8 +382,10 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
   auto copy_weights = [&](uint32_t stage) {
     unsigned char* to = shared + stage % STAGES * STAGE_BYTES;
     constexpr uint32_t VECTORS = STAGE_STEPS * TILE_VECTORS;
+    static_assert(TILES * VECTORS % PRODUCT_THREADS == 0, "as many for every thread");
 #pragma unroll
-    for (uint32_t unit = threadIdx.x; unit < TILES * VECTORS; unit += PRODUCT_THREADS) {
+    for (uint32_t i = 0; i < TILES * VECTORS / PRODUCT_THREADS; i++) {
+      const uint32_t unit = i * PRODUCT_THREADS + threadIdx.x;
       const uint32_t tile = unit / VECTORS, vector = unit % VECTORS, step = stage * STAGE_STEPS + vector / WARP;
       const uint32_t n = blockIdx.y * TILES_EACH + tile % TILES_EACH;
       const bool some = n < tiles && step < steps;
@@ -394,9 +398,11 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
   // ldmatrix finds the same unit of eight rows in eight different places.
   auto copy_input = [&](uint32_t stage) {
     unsigned char* to = shared + stage % STAGES * STAGE_BYTES + WEIGHT_BYTES;
+    static_assert(ROWS * STAGE_UNITS % PRODUCT_THREADS == 0, "as many for every thread");
 #pragma unroll
-    for (uint32_t i = threadIdx.x; i < ROWS * STAGE_UNITS; i += PRODUCT_THREADS) {
-      const uint32_t row = i / STAGE_UNITS, unit = i % STAGE_UNITS, k = stage * STAGE_DEPTH + unit * 8;
+    for (uint32_t i = 0; i < ROWS * STAGE_UNITS / PRODUCT_THREADS; i++) {
+      const uint32_t place = i * PRODUCT_THREADS + threadIdx.x;
+      const uint32_t row = place / STAGE_UNITS, unit = place % STAGE_UNITS, k = stage * STAGE_DEPTH + unit * 8;
       const bool some = row_0 + row < rows && k < depth;
       const bf16* at = some ? input + size_t(row_0 + row) * depth + k : input;
       cp_async_16(to + (row * STAGE_UNITS + (unit ^ row % 8)) * 16, at, some ? 16 : 0);
@@ -439,6 +445,7 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
       copy_input(stage + STAGES - 1);
     }
     cp_async_commit();
+    if (stage + STAGES >= stages) grid_dependency_trigger();
     const unsigned char* a_stage = shared + stage % STAGES * STAGE_BYTES;
     const unsigned char* b_stage = a_stage + WEIGHT_BYTES;
 #pragma unroll
@@ -514,6 +521,5 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
   }
 #define WIDE_KERNEL(name, blocks, ...)                                                        \
   extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, blocks) name(WIDE_PARAMETERS) { \
-    grid_dependency_trigger();                                                                \
     wide<__VA_ARGS__>(WIDE_ARGUMENTS);                                                        \
   }

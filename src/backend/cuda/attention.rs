@@ -73,7 +73,7 @@ impl Lower for ops::Attention {
         let shared = warps * (4 * head_dim + 2 * 2 * WARP * stride);
         let layer = self.cache.at(self.layer, 0, 0, 0) * Elem::Bf16.size();
         vec![
-            Launch::new(kernel, [cx.extent.rows, heads, parts(self)], warps * WARP)
+            Launch::new(kernel, [cx.extent.rows * parts(self), heads, 1], warps * WARP)
                 .shared(shared)
                 .arg(cx.buffer(self.out))
                 .arg(cx.scratch)

@@ -14,9 +14,9 @@ pub(super) const THREADS: usize = 256;
 /// Rows of a block of `norm_rows` and `norm_rows_f32`.
 pub(super) const NORM_ROWS: usize = 8;
 
-/// What a multiprocessor fetches per clock, about, from L2 and as its share from memory, what it multiplies, and
-/// what another launch costs.
-const BYTES_PER_CLOCK: usize = 48;
+/// What a multiprocessor fetches per clock, about, as its share from L2 (6 TB/s in all) and from memory, what it
+/// multiplies, and what another launch costs.
+const BYTES_PER_CLOCK: usize = 27;
 const MEMORY_BYTES_PER_CLOCK: usize = 18;
 const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
@@ -42,11 +42,6 @@ impl Shape {
         let stages = self.stages * (self.weights + self.rows) * 64 * 2;
         let sums = self.rows * (self.weights + 4) * size_of::<f32>();
         if self.is_wide() { stages.max(sums) } else { 0 }
-    }
-
-    /// Whether a multiprocessor has room for one block only.
-    fn is_alone(&self) -> bool {
-        self.weights * self.rows >= 128 * 128
     }
 }
 
@@ -97,7 +92,8 @@ impl Product {
         // In parts of a clock, so that small sizes differ.
         let block = self.depth * (64 * bytes / BYTES_PER_CLOCK).max(64 * fmas / FMAS_PER_CLOCK) / 64;
         let blocks = self.blocks(shape).iter().product::<usize>();
-        let all = match shape.is_alone() {
+        // Thin blocks share what memory brings, many to a multiprocessor; of wide ones each has its own work.
+        let all = match shape.is_wide() {
             true => block * blocks.div_ceil(multiprocessors),
             false => block * blocks.max(multiprocessors) / multiprocessors,
         };
