@@ -23,7 +23,7 @@ fn decode(criterion: &mut Criterion) {
             if precision == Elem::F32 && executor.activations() == Elem::Bf16 {
                 continue;
             }
-            let mut bench = VqBench::new(executor.as_ref(), &config, 256, precision).expect("it fits");
+            let mut bench = VqBench::new(executor.as_ref(), &config, (1, 256), precision).expect("it fits");
             let name = format!("256 px, {}", precision.name());
             group.bench_function(name, |bencher| bencher.iter(|| black_box(bench.run().expect("it runs"))));
         }

@@ -27,7 +27,7 @@ __device__ __forceinline__ void codebook_lookup(T* x, const uint32_t* codes, con
 
 extern "C" __global__ void __launch_bounds__(128)
 codebook_lookup_bf16(bf16* __restrict__ x,                // (P, Z)
-                     const uint32_t* __restrict__ codes,  // (P)
+                     const uint32_t* codes,               // (P); written before this launch, so no __restrict__
                      const float* __restrict__ codebook,  // (V, E)
                      const float* __restrict__ weight,    // (Z, E)
                      const float* __restrict__ bias,      // (Z)
@@ -40,7 +40,7 @@ KERNEL_EXPORT(codebook_lookup_bf16)
 
 extern "C" __global__ void __launch_bounds__(128)
 codebook_lookup_f32(float* __restrict__ x,               // (P, Z)
-                    const uint32_t* __restrict__ codes,  // (P)
+                    const uint32_t* codes,               // (P); written before this launch, so no __restrict__
                     const float* __restrict__ codebook,  // (V, E)
                     const float* __restrict__ weight,    // (Z, E)
                     const float* __restrict__ bias,      // (Z)

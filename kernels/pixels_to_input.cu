@@ -18,16 +18,16 @@ __device__ __forceinline__ void pixels_to_input(T* x, const unsigned char* pixel
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-pixels_to_input_bf16(bf16* __restrict__ x,                      // (count)
-                     const unsigned char* __restrict__ pixels,  // (count)
+pixels_to_input_bf16(bf16* __restrict__ x,         // (count)
+                     const unsigned char* pixels,  // (count); written before this launch, so no __restrict__
                      uint32_t count) {
   pixels_to_input(x, pixels, count);
 }
 KERNEL_EXPORT(pixels_to_input_bf16)
 
 extern "C" __global__ void __launch_bounds__(256)
-pixels_to_input_f32(float* __restrict__ x,                     // (count)
-                    const unsigned char* __restrict__ pixels,  // (count)
+pixels_to_input_f32(float* __restrict__ x,        // (count)
+                    const unsigned char* pixels,  // (count); written before this launch, so no __restrict__
                     uint32_t count) {
   pixels_to_input(x, pixels, count);
 }

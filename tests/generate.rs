@@ -7,13 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::late::Late;
-use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
+use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
-use smalti::config::{GenerationOptions, GptConfig, T5Config};
-use smalti::generate::{Conditioning, Prompter, Request, Session, generate, generate_each};
-use smalti::graph::{Elem, Extent, Load};
-use smalti::models::{GptShape, T5Graph, T5Shape};
+use smalti::config::{GenerationOptions, GptConfig, T5Config, VqConfig};
+use smalti::generate::{Canvas, Conditioning, Painter, Prompter, Request, Session, generate, generate_each};
+use smalti::graph::{Elem, Extent, Graph, Load};
+use smalti::image::Rgb8;
+use smalti::models::{GptShape, Pixels, T5Graph, T5Shape, VqDecoder};
 use smalti::{Error, Result};
 
 fn open() -> (Checkpoint, GptConfig) {
@@ -60,8 +61,8 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
     let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();
     // At each look: tokens drawn and pictures taken.
     let mut looks = Vec::new();
-    let take = |index, codes| {
-        taken.push((index, codes));
+    let take = |drawn| {
+        taken.extend(drawn);
         Ok(())
     };
     let look = |progress: smalti::generate::Progress| {
@@ -78,6 +79,62 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
     assert_eq!(looks[3], (72 + 32, 1), "{looks:?}");
     assert_eq!(looks[4], (72 + 64, 2), "{looks:?}");
     assert_eq!(looks.last(), Some(&(5 * 36, 5)), "{looks:?}");
+}
+
+/// A device that runs ahead, with so much memory.
+struct Small(Late, u64);
+
+impl Executor for Small {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn activations(&self) -> Elem {
+        self.0.activations()
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.1
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.0.runs_ahead()
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
+        self.0.plan(graph, checkpoint)
+    }
+}
+
+#[test]
+fn pictures_painted_together_are_those_painted_alone() {
+    const PICTURES: usize = 11;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vq16/vq.pt");
+    let vq = Checkpoint::open(&file, WeightsChoice::Model).expect("it opens");
+    let config = VqConfig::detect(&vq).expect("a VQ model");
+    let canvas = |pictures| Canvas { latent: (2, 3), pictures };
+    let codes: Vec<Vec<u32>> =
+        (0..PICTURES as u32).map(|i| (6 * i..6 * i + 6).map(|i| i * 37 % 256).collect()).collect();
+    let mut alone = Painter::new(&CpuExecutor::new(2), &vq, &config, canvas(PICTURES)).expect("a painter");
+    assert_eq!(alone.together(), 1);
+    let expected: Vec<Rgb8> = codes.iter().map(|codes| alone.paint(codes).expect("a picture")).collect();
+
+    let device = |free| Small(Late(CpuExecutor::new(2)), free);
+    let four = VqDecoder::build(&config, (2, 3), 4, Pixels::U8, Elem::F32).expect("a decoder").graph.bytes() as u64;
+    for (free, pictures, together) in [(u64::MAX, PICTURES, 8), (u64::MAX, 3, 3), (4 * four, PICTURES, 4), (four, 2, 1)]
+    {
+        let mut painter = Painter::new(&device(free), &vq, &config, canvas(pictures)).expect("a painter");
+        assert_eq!(painter.together(), together);
+        assert!(painter.paint_all(&codes).expect("pictures") == expected, "{together} at once");
+        assert!(painter.paint(&codes[9]).expect("a picture") == expected[9]);
+    }
+    let mut painter = Painter::new(&device(u64::MAX), &vq, &config, canvas(2)).expect("a painter");
+    let wrong = [codes[0].clone(), vec![256; 6]];
+    assert!(matches!(painter.paint_all(&wrong), Err(Error::Mismatch { what, .. }) if what == "code"));
 }
 
 #[test]

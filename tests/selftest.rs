@@ -4,14 +4,15 @@ mod common;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use smalti::Result;
 use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::cpu::simd::Isa;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::Checkpoint;
 use smalti::graph::{BufferId, Elem, Extent, Graph, PhaseId};
 use smalti::selftest::{Outcome, Report, Size, check, models};
+use smalti::{Error, Result};
 
 /// All ops of the small models.
 fn reports(device: &dyn Executor) -> Vec<Report> {
@@ -22,7 +23,7 @@ fn reports(device: &dyn Executor) -> Vec<Report> {
             all.push(report);
             Ok(())
         };
-        check(&model, &reference, device, take).unwrap_or_else(|error| panic!("{}: {error}", model.name));
+        check(&model, |_| true, &reference, device, take).unwrap_or_else(|error| panic!("{}: {error}", model.name));
     }
     all
 }
@@ -167,4 +168,90 @@ fn one_wrong_element_is_found_in_every_op_that_writes_floats() {
             assert!(comparison.worst.contains("expected"), "{comparison:?}");
         }
     }
+}
+
+/// A CPU that fails at one op, and lays out nothing any more once it did.
+struct Broken {
+    cpu: CpuExecutor,
+    fails_at: &'static str,
+    broken: Arc<AtomicBool>,
+}
+
+struct BrokenPlan {
+    plan: Box<dyn Plan>,
+    fails_at: &'static str,
+    broken: Arc<AtomicBool>,
+}
+
+fn fault(problem: &str) -> Error {
+    Error::Device { device: "broken".into(), problem: problem.into(), hint: String::new() }
+}
+
+impl Executor for Broken {
+    fn backend(&self) -> &'static str {
+        self.cpu.backend()
+    }
+
+    fn describe(&self) -> String {
+        "broken".into()
+    }
+
+    fn activations(&self) -> Elem {
+        Elem::F32
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.cpu.free_memory()
+    }
+
+    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(fault("no new context"));
+        }
+        let plan = self.cpu.plan(graph, checkpoint)?;
+        Ok(Box::new(BrokenPlan { plan, fails_at: self.fails_at, broken: self.broken.clone() }))
+    }
+}
+
+impl Plan for BrokenPlan {
+    fn graph(&self) -> &Graph {
+        self.plan.graph()
+    }
+
+    fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()> {
+        self.plan.run_nodes(phase, nodes, extent)
+    }
+
+    fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()> {
+        if self.plan.graph().nodes(phase).iter().any(|node| node.op.name() == self.fails_at) {
+            self.broken.store(true, Ordering::Relaxed);
+            return Err(fault("illegal address"));
+        }
+        self.plan.replay(phase, extent, times)
+    }
+
+    fn write_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &[u8]) -> Result<()> {
+        self.plan.write_bytes(buffer, offset_bytes, bytes)
+    }
+
+    fn read_bytes(&mut self, buffer: BufferId, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
+        self.plan.read_bytes(buffer, offset_bytes, bytes)
+    }
+}
+
+#[test]
+fn of_a_device_that_does_not_recover_it_is_said_what_was_not_checked() {
+    let reference = CpuExecutor::with_isa(1, Isa::Portable);
+    let device = Broken { cpu: CpuExecutor::new(1), fails_at: "attention", broken: Arc::default() };
+    let gpt = models(Size::Small).into_iter().find(|model| model.name.starts_with("GPT")).expect("there is one");
+    let mut seen = Vec::new();
+    let take = |report: Report| {
+        seen.push((report.op, matches!(report.outcome, Outcome::Failed(_))));
+        Ok(())
+    };
+    let wanted = |op: &str| !["embed", "sample"].contains(&op);
+    let error = check(&gpt, wanted, &reference, &device, take).expect_err("there is no way on");
+    assert_eq!(seen, [("norm_qkv_rope", false), ("attention", true)]);
+    assert_eq!(error.to_string(), "broken: no new context; not checked: linear_residual,norm_logits,norm_swiglu");
+    assert!(error.hint().is_some_and(|hint| hint.ends_with("--op linear_residual,norm_logits,norm_swiglu")));
 }

@@ -27,7 +27,10 @@ pub fn throughput(
     let (session, painter) = batch.parts();
     let mut run = || {
         let started = Instant::now();
-        let paint = |_, codes: Vec<u32>| painter.paint(&codes).map(|picture| drop(std::hint::black_box(picture)));
+        let paint = |drawn: Vec<(usize, Vec<u32>)>| {
+            let codes: Vec<Vec<u32>> = drawn.into_iter().map(|(_, codes)| codes).collect();
+            painter.paint_all(&codes).map(|pictures| drop(std::hint::black_box(pictures)))
+        };
         generate_each(session, &requests, paint, |_| true)?;
         Ok(started.elapsed().as_secs_f64())
     };

@@ -10,7 +10,7 @@ use super::output::{COLUMNS, Gallery, Output};
 use super::parameters::Parameters;
 use super::plural;
 use super::progress::Display;
-use crate::generate::{Codes, Painter};
+use crate::generate::{Canvas, Codes, Painter};
 use crate::{Error, Result};
 
 /// Turn codes into pictures
@@ -45,12 +45,17 @@ pub fn run(args: &Args) -> Result<()> {
     check(args, &codes, &parameters, config.codebook_size)?;
     let executor = args.device.executor(None, &display)?;
     let precision = args.painter.elem(executor.as_ref())?;
-    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, codes.latent, precision)?;
+    let canvas = Canvas { latent: codes.latent, pictures: codes.pictures.len() };
+    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, canvas, precision)?;
 
     let started = Instant::now();
     let mut gallery = Gallery::new(output, COLUMNS, false);
-    for (index, picture) in codes.pictures.iter().enumerate() {
-        gallery.put(index, parameters.number(index), painter.paint(picture)?, || parameters.of_one(index))?;
+    let mut index = 0;
+    for some in codes.pictures.chunks(painter.together()) {
+        for picture in painter.paint_all(some)? {
+            gallery.put(index, parameters.number(index), picture, || parameters.of_one(index))?;
+            index += 1;
+        }
     }
     gallery.finish(|| parameters.of_all())?;
     let images = plural(codes.pictures.len(), "image");

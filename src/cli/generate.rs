@@ -164,13 +164,17 @@ fn draw(
     let mut painting = Duration::ZERO;
     let started = Instant::now();
     display.start();
-    let take = |index: usize, codes: Vec<u32>| {
+    let take = |drawn: Vec<(usize, Vec<u32>)>| {
         let started = Instant::now();
-        let picture = painter.paint(&codes)?;
-        if let Some(place) = kept.get_mut(index) {
-            *place = codes;
+        let (places, codes): (Vec<usize>, Vec<Vec<u32>>) = drawn.into_iter().unzip();
+        for (places, codes) in places.chunks(painter.together()).zip(codes.chunks(painter.together())) {
+            for (&index, picture) in places.iter().zip(painter.paint_all(codes)?) {
+                display.aside(|| gallery.put(index, requests[index].image, picture, || parameters.of_one(index)))?;
+            }
         }
-        display.aside(|| gallery.put(index, requests[index].image, picture, || parameters.of_one(index)))?;
+        if keep {
+            places.into_iter().zip(codes).for_each(|(index, codes)| kept[index] = codes);
+        }
         painting += started.elapsed();
         Ok(())
     };

@@ -12,7 +12,7 @@ use super::pictures::PictureArgs;
 use super::progress::Display;
 use super::tell;
 use crate::Result;
-use crate::generate::{Painter, Tokenizer};
+use crate::generate::{Canvas, Painter, Tokenizer};
 use crate::image::{Rgb8, psnr, side_by_side, ssim};
 
 /// Encode pictures, decode them again, and show both side by side
@@ -45,7 +45,8 @@ pub fn run(args: &Args) -> Result<()> {
     let size = (pictures[0].height(), pictures[0].width());
     let mut tokenizer = Tokenizer::new(executor.as_ref(), &checkpoint, &config, size)?;
     let precision = args.painter.elem(executor.as_ref())?;
-    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, tokenizer.latent(), precision)?;
+    let canvas = Canvas { latent: tokenizer.latent(), pictures: 1 };
+    let mut painter = Painter::of_precision(executor.as_ref(), &checkpoint, &config, canvas, precision)?;
 
     let parameters = describe(&args.pictures.names(), &args.vq);
     let mut gallery = Gallery::new(output, 1, false);

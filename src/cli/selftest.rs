@@ -16,6 +16,7 @@ use crate::{Error, Result};
 #[command(after_help = "Examples:
   smalti selftest
   smalti selftest --device cuda:1 --quick
+  smalti selftest --model GPT-XL --op attention,norm_swiglu
 
 `error` is the largest share of what rounding allows: above 100 % is wrong, and the exit code is 1. Times are of
 many launches in a row, so small weights come from the card's cache. The CPU is checked against its own portable code.")]
@@ -25,6 +26,18 @@ pub struct Args {
     /// Small models only, in a few seconds
     #[arg(long)]
     quick: bool,
+    /// Only models whose name has this in it
+    #[arg(long, default_value = "", hide_default_value = true)]
+    model: String,
+    /// Only these ops, by their names in the report
+    #[arg(long, value_delimiter = ',')]
+    op: Vec<String>,
+}
+
+impl Args {
+    fn wants(&self, op: &str) -> bool {
+        self.op.is_empty() || self.op.iter().any(|name| name == op)
+    }
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -35,15 +48,35 @@ pub fn run(args: &Args) -> Result<()> {
     tell(line(["op", "error", "time", "bandwidth", "arithmetic", "where"]))?;
     let (mut right, mut wrong, mut missing) = (0, 0, 0);
     for model in models(if args.quick { Size::Small } else { Size::Released }) {
-        tell(format_args!("{}:", model.name))?;
-        check(&model, &reference, device.as_ref(), |report| {
-            match &report.outcome {
-                outcome if outcome.is_failure() => wrong += 1,
-                Outcome::Missing(_) => missing += 1,
-                _ => right += 1,
-            }
-            show(&report)
-        })?;
+        if !model.name.contains(&args.model) {
+            continue;
+        }
+        let mut named = false;
+        check(
+            &model,
+            |op| args.wants(op),
+            &reference,
+            device.as_ref(),
+            |report| {
+                if !std::mem::replace(&mut named, true) {
+                    tell(format_args!("{}:", model.name))?;
+                }
+                match &report.outcome {
+                    outcome if outcome.is_failure() => wrong += 1,
+                    Outcome::Missing(_) => missing += 1,
+                    _ => right += 1,
+                }
+                show(&report)
+            },
+        )?;
+    }
+    if right + wrong + missing == 0 {
+        return Err(Error::Option {
+            option: "op",
+            value: args.op.join(","),
+            expected: format!("ops of a model whose name has `{}` in it", args.model),
+            hint: "without --op and --model all are listed".into(),
+        });
     }
     tell(format_args!("{} right, {wrong} wrong, {missing} not on this device", plural(right, "check")))?;
     if wrong == 0 {

@@ -8,7 +8,7 @@ use crate::image::Rgb8;
 use crate::models::{GptGraph, GptShape, Pixels, VqDecoder, latent_size};
 use crate::{Error, Result};
 
-use super::{Conditioning, Lookahead, Painter, Progress, Request, Session};
+use super::{Canvas, Conditioning, Lookahead, Painter, Progress, Request, Session};
 
 /// The two checkpoints of a generator, and what was read off them.
 #[derive(Clone)]
@@ -68,7 +68,8 @@ impl Generator {
         let mut session = Session::new(executor, &model.gpt, &model.gpt_config, &shape)?;
         session.set_lookahead(layout.lookahead)?;
         let precision = layout.vq_precision.unwrap_or(executor.activations());
-        let painter = Painter::of_precision(executor, &model.vq, &model.vq_config, latent, precision)?;
+        let canvas = Canvas { latent, pictures: batch_size };
+        let painter = Painter::of_precision(executor, &model.vq, &model.vq_config, canvas, precision)?;
         Ok(Self { session, painter })
     }
 

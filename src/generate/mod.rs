@@ -19,7 +19,7 @@ mod text_encoder;
 pub use codes::Codes;
 pub use generator::{Generator, Layout, Model, requests};
 pub use lookahead::{Lookahead, Passes};
-pub use painter::{Painter, Tokenizer};
+pub use painter::{Canvas, Painter, Tokenizer};
 pub use prompter::{Prompt, Prompter};
 pub use session::{Finished, Session};
 pub use text_encoder::{TextEncoder, TextFeatures};
@@ -112,8 +112,8 @@ pub fn generate(
     progress: impl FnMut(Progress) -> bool,
 ) -> Result<Vec<Vec<u32>>> {
     let mut codes: Vec<Vec<u32>> = vec![Vec::new(); requests.len()];
-    let take = |index: usize, drawn: Vec<u32>| {
-        codes[index] = drawn;
+    let take = |drawn: Vec<(usize, Vec<u32>)>| {
+        drawn.into_iter().for_each(|(index, drawn)| codes[index] = drawn);
         Ok(())
     };
     generate_each(session, requests, take, progress)?;
@@ -121,14 +121,14 @@ pub fn generate(
 }
 
 /// Draws all `requests` as [`generate`] does, and hands each one's place in the list and codes to `take` as
-/// soon as they are there: nothing is held that is done. An error of `take` ends the generation.
+/// soon as they are there, with those that are done at the same time. An error of `take` ends the generation.
 ///
 /// On a device that runs ahead, `take` is called while the next pictures' steps are under way: what it does
 /// there, painting say, costs no time until the last ones.
 pub fn generate_each(
     session: &mut Session,
     requests: &[Request],
-    mut take: impl FnMut(usize, Vec<u32>) -> Result<()>,
+    mut take: impl FnMut(Vec<(usize, Vec<u32>)>) -> Result<()>,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<()> {
     let tokens = requests.len() * session.tokens();
@@ -147,9 +147,9 @@ pub fn generate_each(
         // Beside steps that are under way a part of them at a time, so that the device is given new ones before
         // it runs out.
         let now = if session.runs_ahead() && steps > 0 { done.len().div_ceil(4) } else { done.len() };
-        for Finished { ticket, codes } in done.drain(..now) {
-            take(ticket as usize, codes)?;
-            images_done += 1;
+        if now > 0 {
+            take(done.drain(..now).map(|Finished { ticket, codes }| (ticket as usize, codes)).collect())?;
+            images_done += now;
         }
         if session.runs_ahead() {
             session.finish(|finished| done.push_back(finished))?;

@@ -145,6 +145,11 @@ impl Session {
         Ok(self.pace.take_passes())
     }
 
+    /// Waits for the passes under way. Errors tell of those that failed.
+    pub fn wait(&mut self) -> Result<()> {
+        self.count()
+    }
+
     /// Drops all pictures in flight.
     pub fn clear(&mut self) {
         self.places.fill(None);

@@ -60,11 +60,14 @@ const REPLAYS: usize = 8;
 /// Seconds of one replay beside which those of recording do not count.
 const LONG: f64 = 0.05;
 
-/// Runs every op of the model that is not like one before it, and hands out what became of each.
+/// Runs every op of the model that is not like one before it and whose name is `wanted`, and hands out what became of
+/// each.
 ///
-/// Errors when the model cannot be laid out; what goes wrong with one op is in its report.
+/// Errors when the model cannot be laid out, at first or again after a fault; what goes wrong with one op is in its
+/// report.
 pub fn check(
     model: &Model,
+    wanted: impl Fn(&str) -> bool,
     reference: &dyn Executor,
     device: &dyn Executor,
     mut take: impl FnMut(Report) -> Result<()>,
@@ -74,12 +77,16 @@ pub fn check(
     let weights = values::weights(&found);
     let checks: Vec<Check> = distinct(&found)
         .into_iter()
+        .filter(|&node| wanted(nodes(&found)[node].op.name()))
         .map(|node| Check {
             missing: device.supports(&found, &nodes(&found)[node].op).err(),
             expected: nodes(&expected)[node].clone(),
             found: nodes(&found)[node].clone(),
         })
         .collect();
+    if checks.is_empty() {
+        return Ok(());
+    }
     let lay_out = || Both::new(model, &checks, (reference, &expected), (device, &found), &weights);
     let mut both = lay_out()?;
     for (i, check) in checks.iter().enumerate() {
@@ -87,18 +94,30 @@ pub fn check(
             Some(why) => Outcome::Missing(why.clone()),
             None => match both.run(i) {
                 Ok(outcome) => outcome,
-                Err(Error::Device { problem, .. }) => {
-                    // The session went with it; the other ops get a new one.
-                    both = lay_out()?;
-                    Outcome::Failed(problem)
-                }
+                Err(Error::Device { problem, .. }) => Outcome::Failed(problem),
                 Err(other) => return Err(other),
             },
         };
-        let node = &check.found;
+        let (node, rest) = (&check.found, &checks[i + 1..]);
+        let failed = matches!(outcome, Outcome::Failed(_));
         take(Report { op: node.op.name(), node: node.name.clone(), outcome })?;
+        if failed && !rest.is_empty() {
+            // The session went with it; the other ops get a new one.
+            both = lay_out().map_err(|error| unreached(error, rest))?;
+        }
     }
     Ok(())
+}
+
+/// What kept the device from going on after a fault, and which ops are left.
+fn unreached(error: Error, rest: &[Check]) -> Error {
+    let Error::Device { device, problem, .. } = error else { return error };
+    let mut names: Vec<&str> = rest.iter().map(|check| check.found.op.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let names = names.join(",");
+    let hint = format!("check the others in a new process: smalti selftest --op {names}");
+    Error::Device { device, problem: format!("{problem}; not checked: {names}"), hint }
 }
 
 /// One op, as it stands in both graphs.

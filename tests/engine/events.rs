@@ -1,7 +1,7 @@
 //! What requests are told, in which order, and when pictures are painted.
 
 use smalti::backend::cpu::CpuExecutor;
-use smalti::generate::Painter;
+use smalti::generate::{Canvas, Painter};
 use smalti::image::Rgb8;
 use smalti::{Event, Request};
 
@@ -41,7 +41,8 @@ fn previews_are_the_codes_so_far() {
     let request = Request { previews: 3, ..request(3, 1) };
     let codes = &expected(&model, &request)[0].0;
     let parts = model.parts();
-    let mut painter = Painter::new(&CpuExecutor::new(1), &parts.vq, &parts.vq_config, (ROWS, ROWS)).unwrap();
+    let canvas = Canvas { latent: (ROWS, ROWS), pictures: 1 };
+    let mut painter = Painter::new(&CpuExecutor::new(1), &parts.vq, &parts.vq_config, canvas).unwrap();
     let mut paint = |rows: usize| {
         let begun = &codes[..rows * ROWS];
         let filled = (rows..ROWS).flat_map(|_| &begun[begun.len() - ROWS..]);

@@ -259,14 +259,14 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// One buffer that the host sees too, freed when dropped.
+/// Words that the host sees too, freed when dropped.
 pub struct MappedBuffer {
     device: Arc<dyn Device>,
     mapped: Mapped,
     len_bytes: usize,
 }
 
-// SAFETY: the host's side is reached through `&self` and `&mut self` only, by volatile-sized copies.
+// SAFETY: the host's side is reached through `&self` and `&mut self` only, word by word or while no launch runs.
 unsafe impl Send for MappedBuffer {}
 
 impl MappedBuffer {
@@ -282,13 +282,17 @@ impl MappedBuffer {
         self.len_bytes
     }
 
-    /// What the device has written by now. Panics when the range does not fit.
+    /// What the device has written by now, each word whole. Panics when the range does not fit, or cuts a word.
     pub fn peek(&self, offset_bytes: usize, bytes: &mut [u8]) -> Result<()> {
         assert!(offset_bytes + bytes.len() <= self.len_bytes, "the buffer has {} bytes", self.len_bytes);
+        let (words, rest) = bytes.as_chunks_mut::<{ size_of::<u32>() }>();
+        assert!(offset_bytes.is_multiple_of(size_of::<u32>()) && rest.is_empty(), "the buffer has words");
         self.device.with_mapped(&mut || {
-            for (i, byte) in bytes.iter_mut().enumerate() {
-                // SAFETY: inside the allocation; the device may be writing, so each byte is read once, volatile.
-                *byte = unsafe { self.mapped.host.add(offset_bytes + i).read_volatile() };
+            for (i, word) in words.iter_mut().enumerate() {
+                // SAFETY: inside the allocation, which begins at a page. The device may be writing the word: read at
+                // once, it is the one before or the one after.
+                let found = unsafe { self.mapped.host.add(offset_bytes).cast::<u32>().add(i).read_volatile() };
+                *word = found.to_ne_bytes();
             }
         })
     }

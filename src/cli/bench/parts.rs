@@ -45,7 +45,10 @@ pub struct StepArgs {
 
 #[derive(ClapArgs, Debug)]
 pub struct VqArgs {
-    /// Side of the picture in pixels
+    /// Pictures; a GPU decodes some of them at once
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    images: usize,
+    /// Side of the pictures in pixels
     #[arg(long, default_value_t = 256, value_name = "PIXELS", allow_negative_numbers = true)]
     image_size: usize,
     #[command(flatten)]
@@ -119,17 +122,20 @@ pub fn step(args: &StepArgs) -> Result<()> {
 }
 
 pub fn vq(args: &VqArgs) -> Result<()> {
+    check_range("images", args.images, 4096)?;
     latent_size(args.image_size)?;
     check_range("rounds", args.rounds, MOST_ROUNDS)?;
     let executor = args.device.executor(None, &Display::new(false))?;
     let config = VqConfig::released(&[1, 1, 2, 2, 4]);
     let precision = args.painter.elem(executor.as_ref())?;
-    let report = VqBench::new(executor.as_ref(), &config, args.image_size, precision)?.report(args.rounds)?;
+    let pictures = (args.images, args.image_size);
+    let report = VqBench::new(executor.as_ref(), &config, pictures, precision)?.report(args.rounds)?;
     if args.json {
         return tell(serde_json::to_string(&report).expect("numbers"));
     }
     let (side, precision) = (args.image_size, precision.name());
     tell(format_args!("VQ-16 decode of {side}x{side} in {precision}, {}", executor.describe()))?;
+    tell(format_args!("pictures      {}, {} at once", report.images, report.together))?;
     tell(format_args!(
         "decode        {:.3} s ({:.3} to {:.3})",
         report.decode.median, report.decode.min, report.decode.max

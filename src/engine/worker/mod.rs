@@ -1,12 +1,13 @@
 //! The thread that owns the device: one round after the other, each a few steps of all pictures in flight.
 //!
 //! A round: those that were cancelled or are late leave; requests enter while there are places; all pictures draw;
-//! rows and previews are told; one picture is painted; those that are drawn leave their places.
+//! rows and previews are told; pictures are painted; those that are drawn leave their places.
 //!
 //! **Painting.** A picture's pixels take as long as tens of steps on a CPU. So at most one is painted a round while
-//! others draw: a burst of finished pictures delays the next step of the others by one picture, never by all. Nothing
-//! is gained by waiting longer than that, as a finished picture is nearer to its end than any other. Previews come
-//! after finished pictures, and a later preview takes the place of one that was not painted in time.
+//! others draw, or on a GPU as many as it paints at once: a burst of finished pictures delays the next step of the
+//! others by these, never by all. Nothing is gained by waiting longer than that, as a finished picture is nearer to its
+//! end than any other. Previews come after finished pictures, one a round, and a later preview takes the place of one
+//! that was not painted in time.
 //!
 //! **Prompts.** The text encoder runs on this thread, at most one request's prompts a round. On the CPU every model
 //! runs on all cores, whose threads wait for each other in a spin: a second one beside would make both slower than

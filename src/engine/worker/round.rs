@@ -1,5 +1,6 @@
 //! What a round does with the device: steps, looks, paints, collects.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::super::request::{Event, Image, Timings};
@@ -80,41 +81,62 @@ impl Worker {
         Ok(())
     }
 
-    /// Paints one picture: the first that is drawn, else a preview.
+    /// Paints what is drawn, as much as the device paints at once, or else a preview.
     pub(super) fn paint_next(&mut self) -> Result<()> {
+        if self.drawn.is_empty() { self.paint_preview() } else { self.paint_drawn() }
+    }
+
+    fn paint_drawn(&mut self) -> Result<()> {
         let started = Instant::now();
-        let (session, painter) = self.generator.parts();
-        let (owner, event) = if let Some(Drawn { owner, index, codes }) = self.drawn.pop_front() {
-            let active = self.active.iter_mut().find(|active| active.number == owner).expect("it is active");
-            let (number, seed) = (active.request.first_image + index as u64, active.sampling.seed);
-            let picture = painter.paint(&codes)?;
-            active.done += 1;
-            self.stats.images += 1;
-            let Given { condition, prompt_cut } = &active.given[index / active.request.count];
-            let (condition_tokens, prompt_cut) = (condition.tokens(), prompt_cut.clone());
-            (owner, Event::Image(Image { index, number, seed, condition_tokens, prompt_cut, codes, picture }))
-        } else if let Some(due) = self.in_flight.iter_mut().find(|picture| picture.preview_due) {
-            let mut codes = session.peek(due.ticket)?;
-            let rows = codes.len() / self.width;
-            fill(&mut codes, self.width, session.tokens());
-            let picture = painter.paint(&codes)?;
-            let number = due.previews;
-            due.previews += 1;
-            due.preview_due = false;
-            self.stats.previews += 1;
-            (due.owner, Event::Preview { index: due.index, number, rows, picture })
-        } else {
-            return Ok(());
-        };
+        let (_, painter) = self.generator.parts();
+        let count = painter.together().min(self.drawn.len());
+        let drawn: Vec<Drawn> = self.drawn.drain(..count).collect();
+        let codes: Vec<&[u32]> = drawn.iter().map(|drawn| drawn.codes.as_slice()).collect();
+        let pictures = painter.paint_all(&codes)?;
         let took = started.elapsed();
         self.stats.painting += took;
-        let active = self.active.iter_mut().find(|active| active.number == owner).expect("it is active");
-        active.timings.painting += took;
-        active.reply.send(event);
-        if active.done == active.request.images() {
-            let timings = Timings { total: active.reply.age(), ..active.timings };
-            self.drop_request(owner, Ok(timings));
+        let mut owners = BTreeSet::new();
+        for (Drawn { owner, index, codes }, picture) in drawn.into_iter().zip(pictures) {
+            let active = self.active.iter_mut().find(|active| active.number == owner).expect("it is active");
+            let (number, seed) = (active.request.first_image + index as u64, active.sampling.seed);
+            let Given { condition, prompt_cut } = &active.given[index / active.request.count];
+            let (condition_tokens, prompt_cut) = (condition.tokens(), prompt_cut.clone());
+            active.done += 1;
+            self.stats.images += 1;
+            // Pictures of a request that are painted at once share the time.
+            if owners.insert(owner) {
+                active.timings.painting += took;
+            }
+            let image = Image { index, number, seed, condition_tokens, prompt_cut, codes, picture };
+            active.reply.send(Event::Image(image));
         }
+        for owner in owners {
+            let active = self.active.iter().find(|active| active.number == owner).expect("it is active");
+            if active.done == active.request.images() {
+                let timings = Timings { total: active.reply.age(), ..active.timings };
+                self.drop_request(owner, Ok(timings));
+            }
+        }
+        Ok(())
+    }
+
+    fn paint_preview(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let (session, painter) = self.generator.parts();
+        let Some(due) = self.in_flight.iter_mut().find(|picture| picture.preview_due) else { return Ok(()) };
+        let mut codes = session.peek(due.ticket)?;
+        let rows = codes.len() / self.width;
+        fill(&mut codes, self.width, session.tokens());
+        let picture = painter.paint(&codes)?;
+        let number = due.previews;
+        due.previews += 1;
+        due.preview_due = false;
+        let took = started.elapsed();
+        self.stats.previews += 1;
+        self.stats.painting += took;
+        let active = self.active.iter_mut().find(|active| active.number == due.owner).expect("it is active");
+        active.timings.painting += took;
+        active.reply.send(Event::Preview { index: due.index, number, rows, picture });
         Ok(())
     }
 

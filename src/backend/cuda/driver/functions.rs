@@ -11,12 +11,13 @@ use crate::Result;
 use crate::backend::cuda::device::{Kernel, Launch};
 use crate::backend::cuda::kernels;
 
-/// Dynamic shared memory that every kernel may have without asking.
-const PLAIN_SHARED_BYTES: u32 = 48 << 10;
-
 /// The functions of one context; they end with it.
-#[derive(Default)]
-pub(super) struct Functions(Mutex<Loaded>);
+pub(super) struct Functions {
+    loaded: Mutex<Loaded>,
+    /// Percent of a multiprocessor's on-chip memory that kernels ask to share; else the driver decides by what each
+    /// needs.
+    carveout: Option<i32>,
+}
 
 #[derive(Default)]
 struct Loaded {
@@ -30,18 +31,31 @@ unsafe impl Send for Loaded {}
 #[derive(Clone, Copy)]
 struct Function {
     raw: sys::CUfunction,
-    /// Dynamic shared memory that it may have.
+    /// Dynamic shared memory that was asked for. (Without asking there are 48 KB less what static arrays take.)
     shared_bytes: u32,
 }
 
 impl Functions {
+    pub fn new(carveout: Option<i32>) -> Self {
+        Self { loaded: Mutex::default(), carveout }
+    }
+
     /// The launch's function, allowed the shared memory that the launch wants. In the context.
     pub fn get(&self, context: &Context, launch: &Launch) -> Result<sys::CUfunction> {
-        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let name = launch.kernel.name;
         let mut function = match loaded.functions.get(name) {
             Some(function) => *function,
-            None => Function { raw: loaded.find(context, launch.kernel)?, shared_bytes: PLAIN_SHARED_BYTES },
+            None => {
+                let raw = loaded.find(context, launch.kernel)?;
+                if let Some(percent) = self.carveout {
+                    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                    // SAFETY: the function is of this context.
+                    let set = unsafe { sys::cuFuncSetAttribute(raw, attribute, percent) };
+                    context.check(set, || format!("setting the carveout of {name}"))?;
+                }
+                Function { raw, shared_bytes: 0 }
+            }
         };
         if launch.shared_bytes > function.shared_bytes {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

@@ -20,16 +20,32 @@ pub use self::foreign::copy_to_device;
 use self::context::{Context, failure};
 use self::functions::Functions;
 use self::stream::CudaStream;
-use self::support::{Built, Version};
+use self::support::{Built, Version, waits};
 use super::device::{Device, DeviceBuffer, Mapped, Memory, Ptr, Stream};
 use super::kernels;
 use crate::{Error, Result};
 
-/// The first cards that know programmatic dependent launch.
-const PROGRAMMATIC: Version = Version(9, 0);
-
-/// Names the variable that makes replays launch one by one.
+/// Names the variable that makes replays launch one by one, where it is 1.
 const EAGER: &str = "SMALTI_CUDA_EAGER";
+
+/// Names the variable that keeps launches from beginning before the one ahead of them ends, where it is 0.
+const OVERLAP: &str = "SMALTI_CUDA_OVERLAP";
+
+/// Names the variable with the percent of a multiprocessor's on-chip memory that kernels ask to share, the rest being
+/// cache.
+const CARVEOUT: &str = "SMALTI_CUDA_CARVEOUT";
+
+/// What [`CARVEOUT`] says.
+fn carveout() -> Result<Option<i32>> {
+    let Some(value) = std::env::var_os(CARVEOUT) else { return Ok(None) };
+    let percent = value.to_str().and_then(|value| value.parse().ok()).filter(|percent| (0..=100).contains(percent));
+    percent.map(Some).ok_or_else(|| Error::Option {
+        option: CARVEOUT,
+        value: value.to_string_lossy().into_owned(),
+        expected: "a percentage, 0 to 100".into(),
+        hint: "without it the driver decides".into(),
+    })
+}
 
 /// A card with a context of its own.
 pub struct CudaDevice(Arc<Opened>);
@@ -121,17 +137,21 @@ impl CudaDevice {
             "cuda:{number} ({}, sm_{}{}, {} SMs)",
             card.name, card.capability.0, card.capability.1, card.multiprocessors
         );
-        if let Err(problem) = Built::THIS.check_card(card.capability, driver) {
-            let hint = "build on this machine with SMALTI_CUDA_ARCHS=native, or use --device cpu";
-            return Err(Error::Device { device, problem, hint: hint.into() });
-        }
+        let target = match Built::THIS.target(card.capability, driver) {
+            Ok(target) => target,
+            Err(problem) => {
+                let hint = "build on this machine with SMALTI_CUDA_ARCHS=native, or use --device cpu";
+                return Err(Error::Device { device, problem, hint: hint.into() });
+            }
+        };
+        let says = |variable: &str, what: &str| std::env::var_os(variable).is_some_and(|value| value == what);
         Ok(Self(Arc::new(Opened {
             number,
             context: Context::new(ordinal, device)?,
-            functions: Functions::default(),
+            functions: Functions::new(carveout()?),
             multiprocessors: card.multiprocessors,
-            programmatic: card.capability >= PROGRAMMATIC,
-            eager: std::env::var_os(EAGER).is_some_and(|value| value == "1"),
+            programmatic: waits(target) && !says(OVERLAP, "0"),
+            eager: says(EAGER, "1"),
         })))
     }
 }

@@ -52,25 +52,25 @@ impl Built<'_> {
         Version(self.toolkit.0, 0).max(CALLS)
     }
 
-    /// Whether the kernels run on a card: the reason why not.
+    /// The target whose code a card of this `capability` runs, or why it runs none.
     ///
     /// Machine code runs on its own card and on later ones of the same major number; with a letter behind
     /// the number on its own alone. PTX runs on its own card and all later ones.
-    pub fn check_card(&self, capability: Version, driver: Version) -> Result<(), String> {
+    pub fn target(&self, capability: Version, driver: Version) -> Result<Version, String> {
         if capability < OLDEST_CARD {
             return Err(format!("it has compute capability {capability}; {OLDEST_CARD} is the least (Ampere)"));
         }
         let runs = |target: &&str| match target.strip_suffix(|c: char| c.is_ascii_lowercase()) {
-            Some(number) => parse(number) == Some(capability),
-            None => parse(target).is_some_and(|target| target.0 == capability.0 && target.1 <= capability.1),
+            Some(number) => parse(number).filter(|&target| target == capability),
+            None => parse(target).filter(|target| target.0 == capability.0 && target.1 <= capability.1),
         };
-        if self.targets.iter().any(runs) {
-            return Ok(());
+        if let Some(target) = self.targets.iter().filter_map(runs).max() {
+            return Ok(target);
         }
         let built = format!("this program's kernels are for {}", self.targets.join(", "));
-        if parse(self.ptx).is_none_or(|ptx| ptx > capability) {
+        let Some(ptx) = parse(self.ptx).filter(|&ptx| ptx <= capability) else {
             return Err(format!("it has compute capability {capability}, {built}"));
-        }
+        };
         // The driver compiles PTX of its own CUDA version and of earlier ones.
         match driver < self.toolkit {
             true => Err(format!(
@@ -78,9 +78,16 @@ impl Built<'_> {
                  CUDA {}, found one for {driver}",
                 self.toolkit
             )),
-            false => Ok(()),
+            false => Ok(ptx),
         }
     }
+}
+
+/// Whether kernels of this `target` wait for the launch before theirs: others must not begin before it has ended.
+pub fn waits(target: Version) -> bool {
+    /// The first target with programmatic dependent launch.
+    const PROGRAMMATIC: Version = Version(9, 0);
+    target >= PROGRAMMATIC
 }
 
 /// `90` is 9.0, `100` is 10.0; `None` for anything else.
@@ -113,31 +120,51 @@ mod tests {
 
     #[test]
     fn cards_that_have_code_run_it() {
-        for (major, minor) in [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1)] {
-            assert_eq!(ALL.check_card(Version(major, minor), DRIVER), Ok(()), "{major}.{minor}");
+        for ((major, minor), target) in [
+            ((8, 0), (8, 0)),
+            ((8, 6), (8, 6)),
+            ((8, 7), (8, 6)),
+            ((8, 9), (8, 9)),
+            ((9, 0), (9, 0)),
+            ((10, 0), (10, 0)),
+            ((10, 3), (10, 0)),
+            ((12, 0), (10, 0)),
+            ((12, 1), (10, 0)),
+        ] {
+            let target = Version(target.0, target.1);
+            assert_eq!(ALL.target(Version(major, minor), DRIVER), Ok(target), "{major}.{minor}");
+            assert_eq!(waits(target), major >= 9, "{major}.{minor}");
         }
     }
 
     #[test]
+    fn code_that_cannot_wait_is_known_on_a_card_that_could() {
+        let ampere = Built { targets: &["80"], ptx: "80", ..ALL };
+        let target = ampere.target(Version(9, 0), DRIVER).unwrap();
+        assert_eq!(target, Version(8, 0));
+        assert!(!waits(target));
+    }
+
+    #[test]
     fn cards_without_code_are_told_what_there_is() {
-        let old = ALL.check_card(Version(7, 5), DRIVER).unwrap_err();
+        let old = ALL.target(Version(7, 5), DRIVER).unwrap_err();
         assert!(old.contains("7.5") && old.contains("8.0"), "{old}");
         let hopper = Built { targets: &["90a"], ptx: "90a", ..ALL };
-        assert_eq!(hopper.check_card(Version(9, 0), DRIVER), Ok(()));
+        assert_eq!(hopper.target(Version(9, 0), DRIVER), Ok(Version(9, 0)));
         for other in [Version(8, 9), Version(10, 0), Version(12, 0)] {
-            let why = hopper.check_card(other, DRIVER).unwrap_err();
+            let why = hopper.target(other, DRIVER).unwrap_err();
             assert!(why.contains(&other.to_string()) && why.contains("90a"), "{why}");
         }
         let ampere = Built { targets: &["86"], ptx: "86", ..ALL };
-        assert!(ampere.check_card(Version(8, 0), DRIVER).is_err(), "an earlier card of the same major number");
-        assert_eq!(ampere.check_card(Version(9, 0), DRIVER), Ok(()), "PTX runs on later cards");
+        assert!(ampere.target(Version(8, 0), DRIVER).is_err(), "an earlier card of the same major number");
+        assert_eq!(ampere.target(Version(9, 0), DRIVER), Ok(Version(8, 6)), "PTX runs on later cards");
     }
 
     #[test]
     fn ptx_needs_a_driver_as_young_as_the_toolkit() {
         let younger = Built { toolkit: Version(13, 1), ..ALL };
-        assert_eq!(younger.check_card(Version(9, 0), DRIVER), Ok(()), "machine code does not");
-        let why = younger.check_card(Version(12, 0), DRIVER).unwrap_err();
+        assert_eq!(younger.target(Version(9, 0), DRIVER), Ok(Version(9, 0)), "machine code does not");
+        let why = younger.target(Version(12, 0), DRIVER).unwrap_err();
         assert!(why.contains("13.1") && why.contains("13.0"), "{why}");
     }
 }
