@@ -3,8 +3,9 @@
 //
 //   shapes   out (R, F)   x (R, C)   norm (C)   wi_0, wi_1 (F, C), packed as fragments; wide: normed (R, C)
 //   types    out, wi_0, wi_1, normed: bf16; x, norm and sums: f32
-//   launch   thin_R: ceil(F / 16) blocks; wide_NxR, behind norm_rows, N rows of weights, half of them of wi_0:
-//            ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(F / 16) groups of columns, some for each block; wide_NxR, behind norm_rows, N rows of
+//            weights, half of them of wi_0: ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads (product.cuh,
+//            backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_gated_gelu.rs)
 //   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * F * 2; floor: the
 //            weights' bytes up to about 180 rows on an H200, then 4 R F C FLOPs

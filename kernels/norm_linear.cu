@@ -4,8 +4,8 @@
 //   shapes   out (R, N)   x (R, K)   norm (K)   weight (N, K), packed as fragments: those from the first row on of a
 //            larger weight; wide: normed (R, K)
 //   types    weight, normed: bf16; out, x, norm and sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR, behind norm_rows: ceil(R / rows) x ceil(N / columns)
-//            blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(N / 16 or 32) groups of columns, some for each block; wide_NxR, behind norm_rows:
+//            ceil(R / rows) x ceil(N / columns) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4, writes R * N * 4; floor: the
 //            weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs

@@ -3,8 +3,8 @@
 //
 //   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; wide: normed (R, C)
 //   types    output, normed: bf16; logits, x, norm and sums: f32
-//   launch   thin_R: ceil(V / 16 or 32) blocks; wide_VxR, behind norm_rows: ceil(R / rows) x ceil(V / columns)
-//            blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(V / 16 or 32) groups of columns, some for each block; wide_VxR, behind norm_rows:
+//            ceil(R / rows) x ceil(V / columns) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_logits.rs)
 //   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * V * 4; floor: these
 //            bytes

@@ -5,8 +5,8 @@
 //   shapes   q (R, C)   k_cache, v_cache (B, H, S, D) of the layer   x (R, C)   rows (R)   norm (C)
 //            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; wide: normed (R, C)
 //   types    wqkv, normed, cache: bf16; q, x, norm, freqs_cis and sums: f32
-//   launch   thin_R: ceil(3C / 16 or 32) blocks; wide_NxR, behind norm_rows: ceil(R / rows) x ceil(3C / N) blocks;
-//            256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(3C / 16 or 32) groups of columns, some for each block; wide_NxR, behind norm_rows:
+//            ceil(R / rows) x ceil(3C / N) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8, D even                         (checked in backend/cuda/norm_qkv_rope.rs)
 //   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * C * (4 + 2 + 2);
 //            floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs

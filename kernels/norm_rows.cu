@@ -29,7 +29,7 @@ norm_rows(bf16* normed,        // (R, C)
   NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
-  activations.load(slice.first, slice);
+  activations.load_first(slice);
   activations.prepare(slice);
 
   const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -62,7 +62,7 @@ norm_rows_f32(float* out,          // (R, C)
   NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
-  activations.load(slice.first, slice);
+  activations.load_first(slice);
   activations.prepare(slice);
 
   const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;

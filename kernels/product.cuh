@@ -8,8 +8,10 @@
 //
 //   thin   few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices meet in shared
 //          memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
-//          first of them before the wait for the launch before this one. Activations come from L2 in the layout
-//          of the fragments, and are normalized on the way: every block sums up the squares of its rows.
+//          first of them before the wait for the launch before this one. No more blocks are launched than have room
+//          at once: a block takes one group of tiles after the other, and the next one's weights are under way while
+//          sums of this one meet. Activations come from L2 in the layout of the fragments, and are normalized on the
+//          way: every block sums up the squares of its rows, once.
 //   wide   many rows. A warp has a patch of weight rows x activation rows and all of K; weights and activations,
 //          both bf16, come by cp.async through stages in shared memory. Where a norm comes first, norm_rows
 //          (norm_rows.cu) has written its result: each of the N / 128 blocks of a row would read it as f32, twice.
@@ -90,6 +92,8 @@ struct PlainRows {
   // Whatever no launch writes, of the first HELD steps.
   __device__ __forceinline__ void before_wait(Slice) {}
 
+  __device__ __forceinline__ void load_first(Slice slice) { load(slice.first, slice); }
+
   // Steps first .. first + HELD - 1, zeros beyond the slice, K and R.
   __device__ __forceinline__ void load(uint32_t first, Slice slice) {
     const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -169,10 +173,12 @@ struct NormedRows {
     }
   }
 
-  // The first group's norm weights are there already.
+  // The first steps, whose norm weights are there already.
+  __device__ __forceinline__ void load_first(Slice slice) { load_x(raw, slice.first, slice); }
+
   __device__ __forceinline__ void load(uint32_t first, Slice slice) {
     load_x(raw, first, slice);
-    if (first != slice.first) load_norm(first, slice);
+    load_norm(first, slice);
   }
 
   template <int COUNT>
@@ -238,8 +244,39 @@ struct NormedRows {
 template <class Epilogue, int TILES>
 constexpr uint32_t COLUMNS = 16 * TILES / Epilogue::MATRICES;
 
+// Where a lane's weights are loaded from next: DEPTH steps of a warp's slice of a group's tiles. Places are counted in
+// 16-byte vectors: a matrix has fewer than 2^32.
+template <int TILES_EACH, int DEPTH>
+struct Stream {
+  uint32_t at, next;  // the first step in the group's first tile, and in the second one
+  uint32_t left;      // steps, at most DEPTH; 0: there is nothing more
+
+  // The first steps of the group that makes `column` and those behind it.
+  __device__ __forceinline__ void begin(uint32_t column, Slice slice, uint32_t width, uint32_t depth) {
+    static_assert(TILES_EACH <= 2, "`at` and `next`");
+    const uint32_t steps = ceil_div(depth, STEP);
+    at = (column / 16 * steps + slice.first) * TILE_VECTORS + threadIdx.x % WARP;
+    // A tile beyond the last is computed from the last one, and not stored.
+    next = column + 16 < width ? at + steps * TILE_VECTORS : at;
+    left = column < width ? min(slice.last - slice.first, uint32_t(DEPTH)) : 0;
+  }
+
+  // The steps behind those at `step`, of the same group.
+  __device__ __forceinline__ void advance(uint32_t step, Slice slice) {
+    at += DEPTH * TILE_VECTORS;
+    next += DEPTH * TILE_VECTORS;
+    left = min(slice.last - step - DEPTH, uint32_t(DEPTH));
+  }
+
+  // Step i of them, of a tile of the group.
+  __device__ __forceinline__ uint4 load(const bf16* weight, int tile, uint32_t i) const {
+    return load_16_stream(reinterpret_cast<const uint4*>(weight) + (tile == 0 ? at : next) + i * TILE_VECTORS);
+  }
+};
+
 // Blocks of PRODUCT_THREADS, x: blocks of 8 * ROW_TILES rows, so that blocks with the same weights run at the same
-// time, y: blocks of COLUMNS of y. `input` holds the rows from the block's first on.
+// time, y: each takes every gridDim.y-th group of COLUMNS of y, the first by its number. `input` holds the rows from
+// the block's first on.
 template <int TILES, int ROW_TILES, int DEPTH, class Epilogue, class Input>
 __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
                                              Input& input,
@@ -248,9 +285,9 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
                                              uint32_t width,    // N, of each matrix
                                              uint32_t depth) {  // K
   constexpr int HELD = Input::HELD;
-  static_assert(DEPTH % HELD == 0, "whole groups");
+  static_assert(DEPTH % HELD == 0, "whole parts");
   constexpr int TILES_EACH = TILES / Epilogue::MATRICES;
-  constexpr uint32_t PAIRS = COLUMNS<Epilogue, TILES> / 2;
+  constexpr uint32_t GROUP = COLUMNS<Epilogue, TILES>, PAIRS = GROUP / 2;
   constexpr uint32_t OUTPUTS = PAIRS * 8 * ROW_TILES;
   constexpr uint32_t ITEMS = (OUTPUTS + PRODUCT_THREADS - 1) / PRODUCT_THREADS;
   // A stride of 20 keeps the four lanes of a row in banks of their own.
@@ -258,95 +295,102 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
   SMEM_ARRAY(float, partial, [SLICES][TILES][8 * ROW_TILES][STRIDE]);
 
   const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const uint32_t g = lane / 4, t = lane % 4;
   const Slice slice(depth, warp);
   const uint32_t row_0 = blockIdx.x * 8 * ROW_TILES;
-  const uint32_t steps = ceil_div(depth, STEP), tiles = ceil_div(width, 16);
-  const uint4* from[TILES];
-#pragma unroll
-  for (int tile = 0; tile < TILES; tile++) {
-    // A tile beyond the last is computed from the last one, and not stored.
-    const uint32_t n = min(blockIdx.y * TILES_EACH + tile % TILES_EACH, tiles - 1);
-    from[tile] = reinterpret_cast<const uint4*>(weights[tile / TILES_EACH]) + size_t(n) * steps * TILE_VECTORS + lane;
-  }
+  Stream<TILES_EACH, DEPTH> stream;
+  stream.begin(blockIdx.y * GROUP, slice, width, depth);
   uint4 ahead[DEPTH][TILES];
 #pragma unroll
-  for (int i = 0; i < DEPTH; i++) {
-    if (slice.first + i < slice.last) {
+  for (uint32_t i = 0; i < DEPTH; i++) {
+    if (i < stream.left) {
 #pragma unroll
       for (int tile = 0; tile < TILES; tile++) {
-        ahead[i][tile] = load_16_stream(from[tile] + size_t(slice.first + i) * TILE_VECTORS);
+        ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
       }
     }
   }
   input.before_wait(slice);
   grid_dependency_wait();
+  input.load_first(slice);
 
-  input.load(slice.first, slice);
-  typename Epilogue::Early early[ITEMS] = {};
+  for (uint32_t column_0 = blockIdx.y * GROUP; column_0 < width; column_0 += gridDim.y * GROUP) {
+    typename Epilogue::Early early[ITEMS] = {};
 #pragma unroll
-  for (uint32_t item = 0; item < ITEMS; item++) {
-    const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
-    const uint32_t r = output / PAIRS, n = blockIdx.y * COLUMNS<Epilogue, TILES> + output % PAIRS * 2;
-    if (output < OUTPUTS && row_0 + r < rows && n < width) early[item] = epilogue.load(row_0 + r, n);
-  }
-  input.prepare(slice);
+    for (uint32_t item = 0; item < ITEMS; item++) {
+      const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
+      const uint32_t r = output / PAIRS, n = column_0 + output % PAIRS * 2;
+      if (output < OUTPUTS && row_0 + r < rows && n < width) early[item] = epilogue.load(row_0 + r, n);
+    }
+    if (column_0 == blockIdx.y * GROUP) {
+      input.prepare(slice);
+    } else if (slice.last - slice.first > HELD) {
+      input.load(slice.first, slice);
+    }
 
-  float sums[TILES][ROW_TILES][4] = {};
-  for (uint32_t base = slice.first; base < slice.last; base += DEPTH) {
+    float sums[TILES][ROW_TILES][4] = {};
+    for (uint32_t base = slice.first; base < slice.last; base += DEPTH) {
+      // What is loaded while these steps are used: the next ones, or the first of the block's next group.
+      if (base + DEPTH < slice.last) {
+        stream.advance(base, slice);
+      } else {
+        stream.begin(column_0 + gridDim.y * GROUP, slice, width, depth);
+      }
 #pragma unroll
-    for (int i = 0; i < DEPTH; i++) {
-      const uint32_t step = base + i;
-      if (step < slice.last) {
+      for (uint32_t i = 0; i < DEPTH; i++) {
+        const uint32_t step = base + i;
+        const bool some = step < slice.last;
         uint32_t b[ROW_TILES][2];
+        if (some) {
 #pragma unroll
-        for (int row = 0; row < ROW_TILES; row++) input.fragment(i % HELD, row, b[row]);
+          for (int row = 0; row < ROW_TILES; row++) input.fragment(i % HELD, row, b[row]);
+        }
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
           const uint32_t a[4] = {ahead[i][tile].x, ahead[i][tile].y, ahead[i][tile].z, ahead[i][tile].w};
+          if (some) {
 #pragma unroll
-          for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
+            for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
+          }
           // Behind the use: into the same registers, without a copy that would wait for it.
-          if (step + DEPTH < slice.last) {
-            ahead[i][tile] = load_16_stream(from[tile] + size_t(step + DEPTH) * TILE_VECTORS);
+          if (i < stream.left) ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
+        }
+        if ((i + 1) % HELD == 0 && step + 1 < slice.last) input.load(step + 1, slice);
+      }
+    }
+
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+      for (int row = 0; row < ROW_TILES; row++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          partial[warp][tile][row * 8 + 2 * t + e % 2][g + e / 2 * 8] = sums[tile][row][e];
+        }
+      }
+    }
+    __syncthreads();  // all slices are there
+#pragma unroll
+    for (uint32_t item = 0; item < ITEMS; item++) {
+      const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
+      const uint32_t r = output / PAIRS, column = output % PAIRS * 2, n = column_0 + column;
+      if (output < OUTPUTS && row_0 + r < rows && n < width) {
+        float2 y[Epilogue::MATRICES];
+#pragma unroll
+        for (int matrix = 0; matrix < Epilogue::MATRICES; matrix++) {
+          const uint32_t tile = matrix * TILES_EACH + column / 16;
+          y[matrix] = make_float2(0.0f, 0.0f);
+#pragma unroll
+          for (uint32_t s = 0; s < SLICES; s++) {
+            const float2 v = *reinterpret_cast<const float2*>(&partial[s][tile][r][column % 16]);
+            y[matrix].x += v.x;
+            y[matrix].y += v.y;
           }
         }
-        if (i % HELD == HELD - 1 && step + 1 < slice.last) input.load(step + 1, slice);
+        epilogue.store(early[item], row_0 + r, n, y);
       }
     }
-  }
-
-  const uint32_t g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int tile = 0; tile < TILES; tile++) {
-#pragma unroll
-    for (int row = 0; row < ROW_TILES; row++) {
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        partial[warp][tile][row * 8 + 2 * t + e % 2][g + e / 2 * 8] = sums[tile][row][e];
-      }
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (uint32_t item = 0; item < ITEMS; item++) {
-    const uint32_t output = item * PRODUCT_THREADS + threadIdx.x;
-    const uint32_t r = output / PAIRS, column = output % PAIRS * 2;
-    const uint32_t n = blockIdx.y * COLUMNS<Epilogue, TILES> + column;
-    if (output < OUTPUTS && row_0 + r < rows && n < width) {
-      float2 y[Epilogue::MATRICES];
-#pragma unroll
-      for (int matrix = 0; matrix < Epilogue::MATRICES; matrix++) {
-        const uint32_t tile = matrix * TILES_EACH + column / 16;
-        y[matrix] = make_float2(0.0f, 0.0f);
-#pragma unroll
-        for (uint32_t s = 0; s < SLICES; s++) {
-          const float2 v = *reinterpret_cast<const float2*>(&partial[s][tile][r][column % 16]);
-          y[matrix].x += v.x;
-          y[matrix].y += v.y;
-        }
-      }
-      epilogue.store(early[item], row_0 + r, n, y);
-    }
+    __syncthreads();  // the next group's may come
   }
 }
 

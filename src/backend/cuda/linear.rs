@@ -50,7 +50,7 @@ impl Lower for ops::Linear {
         };
         let elem = if cx.elem(self.out) == Elem::Bf16 { OUT_IS_BF16 } else { 0 };
         let launch = product
-            .launch(product.choose(&SHAPES, cx.multiprocessors))
+            .launch(product.choose(&SHAPES, cx.multiprocessors), cx.multiprocessors)
             .arg(cx.buffer(self.out))
             .arg(cx.buffer(self.input))
             .arg(cx.weight(self.weight))

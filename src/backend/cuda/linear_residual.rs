@@ -34,7 +34,7 @@ impl Lower for ops::LinearResidual {
         let product =
             Product { rows: cx.extent.rows, width: self.width, depth: self.depth, matrices: 1, normed: false };
         let launch = product
-            .launch(product.choose(&SHAPES, cx.multiprocessors))
+            .launch(product.choose(&SHAPES, cx.multiprocessors), cx.multiprocessors)
             .arg(cx.buffer(self.x))
             .arg(cx.buffer(self.input))
             .arg(cx.weight(self.weight))

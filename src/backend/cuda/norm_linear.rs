@@ -49,7 +49,7 @@ impl Lower for ops::NormLinear {
         let shape = product.choose(&SHAPES, cx.multiprocessors);
         let before = fragments::len(self.first, self.depth) * Elem::Bf16.size();
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape).arg(cx.buffer(self.out)))
+            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.out)))
             .arg(cx.weight(self.weight).offset(before))
             .size(cx.extent.rows)
             .size(self.width)

@@ -42,7 +42,7 @@ impl Lower for ops::NormLogits {
             Product { rows: cx.extent.rows, width: self.vocab_size, depth: self.dim, matrices: 1, normed: true };
         let shape = product.choose(&SHAPES, cx.multiprocessors);
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape).arg(cx.buffer(self.logits)))
+            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.logits)))
             .arg(cx.weight(self.output))
             .size(cx.extent.rows)
             .size(self.vocab_size)

@@ -50,7 +50,7 @@ impl Lower for ops::NormQkvRope {
         let shape = product.choose(&SHAPES, cx.multiprocessors);
         let layer_bytes = self.cache.at(self.layer, 0, 0, 0) * self.cache.elem.size();
         let launch = product
-            .launch(shape)
+            .launch(shape, cx.multiprocessors)
             .arg(cx.buffer(self.q))
             .arg(cx.buffer(self.k_cache).offset(layer_bytes))
             .arg(cx.buffer(self.v_cache).offset(layer_bytes))

@@ -43,7 +43,7 @@ impl Lower for ops::NormSwiglu {
             Product { rows: cx.extent.rows, width: self.hidden_dim, depth: self.dim, matrices: 2, normed: true };
         let shape = product.choose(&SHAPES, cx.multiprocessors);
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape).arg(cx.buffer(self.out)))
+            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.out)))
             .arg(cx.weight(self.w1))
             .arg(cx.weight(self.w3))
             .size(cx.extent.rows)

@@ -11,6 +11,9 @@ use crate::graph::{BufferId, Elem, Graph, WeightId};
 
 pub(super) const THREADS: usize = 256;
 
+/// Blocks of a thin shape for which a multiprocessor has room.
+const THIN_BLOCKS: usize = 2;
+
 /// Rows of a block of `norm_rows` and `norm_rows_f32`.
 pub(super) const NORM_ROWS: usize = 8;
 
@@ -102,10 +105,15 @@ impl Product {
         all.max(memory / multiprocessors) + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
     }
 
-    /// The launch, still without arguments.
-    pub fn launch(&self, shape: &Shape) -> Launch {
+    /// The launch, still without arguments. A thin shape's blocks are no more than have room at once, and as even as so
+    /// many can be: each takes as many groups of columns as that needs.
+    pub fn launch(&self, shape: &Shape, multiprocessors: usize) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        Launch::new(shape.kernel, [rows, columns, 1], THREADS).shared(shape.shared_bytes())
+        let turns = match shape.is_wide() {
+            true => 1,
+            false => (rows * columns).div_ceil(THIN_BLOCKS * multiprocessors),
+        };
+        Launch::new(shape.kernel, [rows, columns.div_ceil(turns), 1], THREADS).shared(shape.shared_bytes())
     }
 }
 
@@ -243,6 +251,22 @@ mod tests {
         // The norm's own launch is worth it where the tiles are many.
         assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
         assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_16");
+    }
+
+    #[test]
+    fn thin_blocks_are_no_more_than_have_room_and_as_even_as_can_be() {
+        let grid = |rows, width, multiprocessors| {
+            let product = Product { rows, width, depth: 3200, matrices: 1, normed: true };
+            product.launch(&SHAPES[0], multiprocessors).grid
+        };
+        // 600 groups of 16 columns: three for each of 200 blocks, where 264 have room.
+        assert_eq!(grid(2, 9600, 132), [1, 200, 1]);
+        assert_eq!(grid(2, 4000, 132), [1, 250, 1]);
+        // Two blocks of rows share the room.
+        assert_eq!(grid(16, 9600, 132), [2, 120, 1]);
+        assert_eq!(grid(2, 40, 1), [1, 2, 1]);
+        // Where rows alone fill it, a block takes all columns.
+        assert_eq!(grid(8 * 1000, 32, 132), [1000, 1, 1]);
     }
 
     #[test]
