@@ -1,7 +1,8 @@
 //! What the matrix products share: which shape a run takes, and what all of their kernels need.
 //!
 //! Every shape gives the same bits (`kernels/product.cuh`), so the choice is one of time alone. It rests on a
-//! model of what each multiprocessor must fetch and compute, with an H200's figures, not on measurements.
+//! model of what each multiprocessor must fetch and compute, with an H200's figures and what the machine code for it
+//! shows, not on measurements.
 
 use super::device::{Kernel, Launch};
 use super::fragments;
@@ -18,7 +19,7 @@ const THIN_BLOCKS: usize = 2;
 pub(super) const NORM_ROWS: usize = 8;
 
 /// What a multiprocessor fetches per clock, about, as its share from L2 (6 TB/s in all) and from memory, what it
-/// multiplies, and what another launch costs.
+/// multiplies, and what a launch of `norm_rows` costs beside a clock per column.
 const BYTES_PER_CLOCK: usize = 27;
 const MEMORY_BYTES_PER_CLOCK: usize = 18;
 const FMAS_PER_CLOCK: usize = 1024;
@@ -31,20 +32,43 @@ pub(super) struct Shape {
     pub weights: usize,
     /// Rows of activations.
     pub rows: usize,
-    /// Stages of the pipeline of a wide shape; 0 for a thin one.
-    pub stages: usize,
+    /// How a wide shape goes through K; `None` for a thin one.
+    pub pipeline: Option<Pipeline>,
 }
 
+/// Stages of [`STAGE_DEPTH`] columns in shared memory, some of them under way.
+#[derive(Clone, Copy)]
+pub(super) struct Pipeline {
+    stages: usize,
+    /// Clocks of a block's stage on the unit of a multiprocessor that has most to do, mostly shared memory.
+    busy_clocks: usize,
+    /// Clocks from a stage's beginning to its end where a block is by itself.
+    latency_clocks: usize,
+    /// Blocks for which a multiprocessor has room.
+    together: usize,
+}
+
+/// Columns of a stage.
+const STAGE_DEPTH: usize = 64;
+
 impl Shape {
-    fn is_wide(&self) -> bool {
-        self.stages > 0
+    const fn thin(kernel: Kernel, weights: usize, rows: usize) -> Self {
+        Self { kernel, weights, rows, pipeline: None }
     }
 
-    /// Dynamic shared memory: the stages of 64 columns in bf16, and in their place, later, the sums.
+    const fn wide(kernel: Kernel, weights: usize, rows: usize, pipeline: Pipeline) -> Self {
+        Self { kernel, weights, rows, pipeline: Some(pipeline) }
+    }
+
+    fn is_wide(&self) -> bool {
+        self.pipeline.is_some()
+    }
+
+    /// Dynamic shared memory: the stages in bf16, and in their place, later, the sums.
     fn shared_bytes(&self) -> usize {
-        let stages = self.stages * (self.weights + self.rows) * 64 * 2;
-        let sums = self.rows * (self.weights + 4) * size_of::<f32>();
-        if self.is_wide() { stages.max(sums) } else { 0 }
+        let Some(Pipeline { stages, .. }) = self.pipeline else { return 0 };
+        let stages = stages * (self.weights + self.rows) * STAGE_DEPTH * Elem::Bf16.size();
+        stages.max(self.rows * (self.weights + 4) * size_of::<f32>())
     }
 }
 
@@ -53,12 +77,17 @@ impl Shape {
 pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 6]) -> [Shape; 6] {
     let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_128x128] = kernels;
     [
-        Shape { kernel: thin_8, weights: thin_weights, rows: 8, stages: 0 },
-        Shape { kernel: thin_16, weights: 32, rows: 16, stages: 0 },
-        Shape { kernel: thin_32, weights: 32, rows: 32, stages: 0 },
-        Shape { kernel: wide_64x32, weights: 64, rows: 32, stages: 4 },
-        Shape { kernel: wide_64x64, weights: 64, rows: 64, stages: 4 },
-        Shape { kernel: wide_128x128, weights: 128, rows: 128, stages: 3 },
+        Shape::thin(thin_8, thin_weights, 8),
+        Shape::thin(thin_16, 32, 16),
+        Shape::thin(thin_32, 32, 32),
+        Shape::wide(wide_64x32, 64, 32, Pipeline { stages: 4, busy_clocks: 352, latency_clocks: 520, together: 4 }),
+        Shape::wide(wide_64x64, 64, 64, Pipeline { stages: 4, busy_clocks: 512, latency_clocks: 650, together: 2 }),
+        Shape::wide(
+            wide_128x128,
+            128,
+            128,
+            Pipeline { stages: 3, busy_clocks: 1100, latency_clocks: 1400, together: 1 },
+        ),
     ]
 }
 
@@ -91,18 +120,23 @@ impl Product {
     fn clocks(&self, shape: &Shape, multiprocessors: usize) -> usize {
         let elem = if self.normed && !shape.is_wide() { Elem::F32 } else { Elem::Bf16 };
         let bytes = shape.weights * Elem::Bf16.size() + shape.rows.min(self.rows) * elem.size();
-        let fmas = shape.weights * shape.rows;
-        // In parts of a clock, so that small sizes differ.
-        let block = self.depth * (64 * bytes / BYTES_PER_CLOCK).max(64 * fmas / FMAS_PER_CLOCK) / 64;
+        // Of a stage's columns: by one, small sizes would not differ.
+        let stage =
+            (STAGE_DEPTH * bytes / BYTES_PER_CLOCK).max(STAGE_DEPTH * shape.weights * shape.rows / FMAS_PER_CLOCK);
         let blocks = self.blocks(shape).iter().product::<usize>();
-        // Thin blocks share what memory brings, many to a multiprocessor; of wide ones each has its own work.
-        let all = match shape.is_wide() {
-            true => block * blocks.div_ceil(multiprocessors),
-            false => block * blocks.max(multiprocessors) / multiprocessors,
+        let all = match &shape.pipeline {
+            // Blocks share what memory brings, whichever multiprocessor they are on.
+            None => self.depth * stage / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors,
+            Some(pipeline) => {
+                let busy = stage.max(pipeline.busy_clocks) * blocks.div_ceil(multiprocessors);
+                let latency = pipeline.latency_clocks * blocks.div_ceil(multiprocessors * pipeline.together);
+                let norm = if self.normed { LAUNCH_CLOCKS + self.depth } else { 0 };
+                self.depth.div_ceil(STAGE_DEPTH) * busy.max(latency) + norm
+            }
         };
         // Blocks with the same weights run at the same time: these come from memory once.
         let memory = self.width * self.matrices * self.depth * Elem::Bf16.size() / MEMORY_BYTES_PER_CLOCK;
-        all.max(memory / multiprocessors) + if self.normed && shape.is_wide() { LAUNCH_CLOCKS } else { 0 }
+        all.max(memory / multiprocessors)
     }
 
     /// The launch, still without arguments. A thin shape's blocks are no more than have room at once, and as even as so
