@@ -69,19 +69,19 @@ __device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, uint32_t c
       const bool inside = load < count * LOADS;
       cp_async_8(to + load * K::VECTOR, inside ? from + load * K::VECTOR : from, inside ? 8 : 0);
     }
-    return;
-  }
-  const uint32_t loads = head_dim / K::VECTOR;
+  } else {
+    const uint32_t loads = head_dim / K::VECTOR;
 #pragma unroll 8
-  for (uint32_t i = threadIdx.x % WARP; i < WARP * loads; i += WARP) {
-    const uint32_t row = i / loads;
-    const bool inside = row < count;
-    bf16* dst = to + row * stride + i % loads * K::VECTOR;
-    const bf16* src = inside ? from + i * K::VECTOR : from;
-    if constexpr (K::VECTOR == 8) {
-      cp_async_16(dst, src, inside ? 16 : 0);
-    } else {
-      cp_async_8(dst, src, inside ? 8 : 0);
+    for (uint32_t i = threadIdx.x % WARP; i < WARP * loads; i += WARP) {
+      const uint32_t row = i / loads;
+      const bool inside = row < count;
+      bf16* dst = to + row * stride + i % loads * K::VECTOR;
+      const bf16* src = inside ? from + i * K::VECTOR : from;
+      if constexpr (K::VECTOR == 8) {
+        cp_async_16(dst, src, inside ? 16 : 0);
+      } else {
+        cp_async_8(dst, src, inside ? 8 : 0);
+      }
     }
   }
 }

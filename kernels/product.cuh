@@ -198,8 +198,8 @@ struct NormedRows {
   }
 
   // rstd of the lane's rows. The squares are summed up in one order too: a chain per lane over the slice, the
-  // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit. Up to 8 steps
-  // per slice (K = 1024) and 8 rows, x is read once and stays in registers.
+  // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit. Up to HELD
+  // steps per slice, x is read once and stays in registers.
   __device__ __forceinline__ void prepare(Slice slice) {
     SMEM_ARRAY(float, squares, [SLICES][8 * ROW_TILES]);
     const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
@@ -244,33 +244,33 @@ struct NormedRows {
 template <class Epilogue, int TILES>
 constexpr uint32_t COLUMNS = 16 * TILES / Epilogue::MATRICES;
 
-// Where a lane's weights are loaded from next: DEPTH steps of a warp's slice of a group's tiles. Places are counted in
-// 16-byte vectors: a matrix has fewer than 2^32.
+// Where a lane's weights are loaded from: DEPTH steps, or as many as there are, of a warp's slice of a group's tiles.
+// Places are counted in 16-byte vectors: a matrix has fewer than 2^32.
 template <int TILES_EACH, int DEPTH>
 struct Stream {
-  uint32_t at, next;  // the first step in the group's first tile, and in the second one
-  uint32_t left;      // steps, at most DEPTH; 0: there is nothing more
+  uint32_t first, second;  // the first step in the group's first tile, and in its second one
+  uint32_t count;          // steps; 0: there is nothing more
 
-  // The first steps of the group that makes `column` and those behind it.
+  // The beginning of the group whose first column is `column`.
   __device__ __forceinline__ void begin(uint32_t column, Slice slice, uint32_t width, uint32_t depth) {
-    static_assert(TILES_EACH <= 2, "`at` and `next`");
+    static_assert(TILES_EACH <= 2, "`first` and `second`");
     const uint32_t steps = ceil_div(depth, STEP);
-    at = (column / 16 * steps + slice.first) * TILE_VECTORS + threadIdx.x % WARP;
+    first = (column / 16 * steps + slice.first) * TILE_VECTORS + threadIdx.x % WARP;
     // A tile beyond the last is computed from the last one, and not stored.
-    next = column + 16 < width ? at + steps * TILE_VECTORS : at;
-    left = column < width ? min(slice.last - slice.first, uint32_t(DEPTH)) : 0;
+    second = column + 16 < width ? first + steps * TILE_VECTORS : first;
+    count = column < width ? min(slice.last - slice.first, uint32_t(DEPTH)) : 0;
   }
 
-  // The steps behind those at `step`, of the same group.
+  // From those at `step` to the ones behind them, of the same group; there are some.
   __device__ __forceinline__ void advance(uint32_t step, Slice slice) {
-    at += DEPTH * TILE_VECTORS;
-    next += DEPTH * TILE_VECTORS;
-    left = min(slice.last - step - DEPTH, uint32_t(DEPTH));
+    first += DEPTH * TILE_VECTORS;
+    second += DEPTH * TILE_VECTORS;
+    count = min(slice.last - step - DEPTH, uint32_t(DEPTH));
   }
 
   // Step i of them, of a tile of the group.
   __device__ __forceinline__ uint4 load(const bf16* weight, int tile, uint32_t i) const {
-    return load_16_stream(reinterpret_cast<const uint4*>(weight) + (tile == 0 ? at : next) + i * TILE_VECTORS);
+    return load_16_stream(reinterpret_cast<const uint4*>(weight) + (tile == 0 ? first : second) + i * TILE_VECTORS);
   }
 };
 
@@ -303,7 +303,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
   uint4 ahead[DEPTH][TILES];
 #pragma unroll
   for (uint32_t i = 0; i < DEPTH; i++) {
-    if (i < stream.left) {
+    if (i < stream.count) {
 #pragma unroll
       for (int tile = 0; tile < TILES; tile++) {
         ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
@@ -353,7 +353,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
             for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
           }
           // Behind the use: into the same registers, without a copy that would wait for it.
-          if (i < stream.left) ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
+          if (i < stream.count) ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
         }
         if ((i + 1) % HELD == 0 && step + 1 < slice.last) input.load(step + 1, slice);
       }

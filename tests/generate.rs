@@ -69,7 +69,7 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
         looks.push((progress.tokens_done, progress.images_done));
         true
     };
-    generate_each(&mut session(&Late(CpuExecutor::new(1)), &model, 6), &requests, take, look).expect("codes");
+    generate_each(&mut session(&Late(CpuExecutor::new(1)), &model, 6), &requests, 1, take, look).expect("codes");
     taken.sort_unstable();
     let codes: Vec<Vec<u32>> = taken.iter().map(|(_, codes)| codes.clone()).collect();
     assert_eq!(codes, expected);

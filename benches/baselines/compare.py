@@ -19,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TORCH_DTYPE = {"bf16": "bfloat16", "f32": "float32"}
+LLAMA_CPP = {"llama-cpp": [], "llama-cpp-flash": ["--flash-attention"]}
 Cell = tuple[str, int, str, str]
 """What is compared: model, pictures at once, dtype, what is timed (tokens or VQ decode)."""
 
@@ -43,7 +44,10 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--vq", action=argparse.BooleanOptionalAction, default=True, help="compare the VQ decode, too")
     p.add_argument("--vllm-args", type=json.loads, default={}, metavar="JSON", help="more arguments of vllm.LLM")
     p.add_argument("--out", type=Path, default=Path("comparison.jsonl"))
-    return p.parse_args()
+    args = p.parse_args()
+    if args.device != "cpu" and LLAMA_CPP.keys() & set(args.engines):
+        p.error("llama-cpp runs on a CPU here")
+    return args
 
 
 def generation(args: argparse.Namespace, engine: str, model: str, images: str, dtype: str) -> list[str]:
@@ -57,10 +61,9 @@ def generation(args: argparse.Namespace, engine: str, model: str, images: str, d
     shared = ["--model", model, "--images", images, "--tokens", tokens, *common]
     if engine == "vllm":
         return [sys.executable, str(HERE / "vllm_baseline.py"), *shared, "--engine-args", json.dumps(args.vllm_args)]
-    if engine.startswith("llama-cpp"):
-        flash = ["--flash-attention"] if engine == "llama-cpp-flash" else []
+    if engine in LLAMA_CPP:
         return [sys.executable, str(HERE / "llama_cpp_baseline.py"), *shared, "--dtype", TORCH_DTYPE[dtype],
-                "--threads", str(args.threads), *flash]  # fmt: skip
+                "--threads", str(args.threads), *LLAMA_CPP[engine]]  # fmt: skip
     mode = engine.removeprefix("torch-")
     return [sys.executable, str(HERE / "torch_baseline.py"), *shared, "--mode", mode, "--device", args.device,
             "--dtype", TORCH_DTYPE[dtype], "--threads", str(args.threads)]  # fmt: skip

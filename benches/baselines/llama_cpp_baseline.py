@@ -3,7 +3,7 @@
 The same: dimensions, vocabulary, one token of prompt, exactly N tokens, guidance mixed, top-k, 2N sequences in one
 batch; weights in bf16 or f32, a cache of the same type. Not the same: positions turn in one dimension, the class is
 looked up among the tokens, activations of bf16 products are rounded to bf16, and guidance and draws are NumPy's, as
-llama.cpp mixes no logits. `decode_seconds` is the time in llama.cpp alone, for who would draw in no time.
+llama.cpp mixes no logits. `decode_seconds` is what is left if that took no time.
 
 The package is compiled when it is installed, for the processor at hand. One line of JSON per number of pictures:
 
@@ -93,7 +93,9 @@ class Engine:
 
         self.api = llama_cpp
         llama_cpp.llama_backend_init()
-        model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        if not self.model:
+            raise RuntimeError(f"llama.cpp does not load {path}")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = sequences * (1 + tokens)
         params.n_batch = params.n_ubatch = params.n_seq_max = sequences
@@ -101,12 +103,18 @@ class Engine:
         params.type_k = params.type_v = kind(dtype)
         params.flash_attn_type = int(flash)
         params.no_perf = True
-        self.context = llama_cpp.llama_init_from_model(model, params)
-        assert self.context, "llama.cpp takes the model"
+        self.context = llama_cpp.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise RuntimeError("llama.cpp makes no context of these sizes")
         self.batch = llama_cpp.llama_batch_init(sequences, 0, 1)
         self.batch.n_tokens = sequences
         for row in range(sequences):
             self.batch.n_seq_id[row], self.batch.seq_id[row][0], self.batch.logits[row] = 1, row, 1
+
+    def close(self) -> None:
+        self.api.llama_batch_free(self.batch)
+        self.api.llama_free(self.context)
+        self.api.llama_model_free(self.model)
 
     def clear(self) -> None:
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), False)
@@ -117,7 +125,9 @@ class Engine:
 
         for row, token in enumerate(tokens):
             self.batch.token[row], self.batch.pos[row] = token, position
-        assert self.api.llama_decode(self.context, self.batch) == 0, "llama.cpp decodes"
+        status = self.api.llama_decode(self.context, self.batch)
+        if status != 0:
+            raise RuntimeError(f"llama.cpp does not decode: {status}")
         return np.ctypeslib.as_array(self.api.llama_get_logits(self.context), (len(tokens), VOCAB_SIZE))
 
 
@@ -157,6 +167,7 @@ def main() -> None:
                 if round_ >= args.warmup:
                     seconds.append(time.perf_counter() - started)
                     decode_seconds.append(inside)
+            engine.close()
             version = importlib.metadata.version("llama-cpp-python")
             report(f"llama-cpp-python {version}", args, images, 2 * images, seconds, device=f"cpu, {threads} threads",
                    dtype=args.dtype, cfg_scale=args.cfg_scale, flash_attention=args.flash_attention, decode_seconds=decode_seconds)  # fmt: skip

@@ -93,7 +93,7 @@ pub struct LatencyRecord {
     pub ttft_ms: Spread,
     /// A pass of the transformer: from the first token to the last, divided by the passes between.
     pub ms_per_step: Spread,
-    /// The decoding of one picture's codes to pixels.
+    /// The decoding of a picture's codes to pixels: a batch's, divided by its pictures.
     pub vq_decode_ms: Spread,
     /// A picture with a pass per token, from the same rounds; where passes look ahead.
     pub one_by_one_ms: Option<Spread>,

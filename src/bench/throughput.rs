@@ -25,13 +25,14 @@ pub fn throughput(
     let conditions: Vec<_> = conditions.iter().cycle().take(layout.images).cloned().collect();
     let requests = requests(&conditions, 1, 0, sampling);
     let (session, painter) = batch.parts();
+    let together = painter.together();
     let mut run = || {
         let started = Instant::now();
         let paint = |drawn: Vec<(usize, Vec<u32>)>| {
             let codes: Vec<Vec<u32>> = drawn.into_iter().map(|(_, codes)| codes).collect();
             painter.paint_all(&codes).map(|pictures| drop(std::hint::black_box(pictures)))
         };
-        generate_each(session, &requests, paint, |_| true)?;
+        generate_each(session, &requests, together, paint, |_| true)?;
         Ok(started.elapsed().as_secs_f64())
     };
     let times = (0..rounds.max(1)).map(|_| run()).collect::<Result<Vec<f64>>>()?;

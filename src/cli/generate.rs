@@ -159,6 +159,7 @@ fn draw(
     display: &Display,
 ) -> Result<Vec<Vec<u32>>> {
     let (session, painter) = generator.parts();
+    let together = painter.together();
     let tokens = session.tokens() * requests.len();
     let mut kept = vec![Vec::new(); if keep { requests.len() } else { 0 }];
     let mut painting = Duration::ZERO;
@@ -167,8 +168,8 @@ fn draw(
     let take = |drawn: Vec<(usize, Vec<u32>)>| {
         let started = Instant::now();
         let (places, codes): (Vec<usize>, Vec<Vec<u32>>) = drawn.into_iter().unzip();
-        for (places, codes) in places.chunks(painter.together()).zip(codes.chunks(painter.together())) {
-            for (&index, picture) in places.iter().zip(painter.paint_all(codes)?) {
+        for (some_places, some_codes) in places.chunks(together).zip(codes.chunks(together)) {
+            for (&index, picture) in some_places.iter().zip(painter.paint_all(some_codes)?) {
                 display.aside(|| gallery.put(index, requests[index].image, picture, || parameters.of_one(index)))?;
             }
         }
@@ -182,7 +183,7 @@ fn draw(
         display.step(progress);
         true
     };
-    generate_each(session, requests, take, progress)?;
+    generate_each(session, requests, together, take, progress)?;
     let beside = session.runs_ahead();
     let drawing = if beside { started.elapsed() } else { started.elapsed() - painting }.as_secs_f64();
     display.finish();

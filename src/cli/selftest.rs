@@ -8,7 +8,8 @@ use super::{plural, tell};
 use crate::backend::Executor;
 use crate::backend::cpu::CpuExecutor;
 use crate::backend::cpu::simd::Isa;
-use crate::selftest::{Outcome, Report, Size, check, models};
+use crate::graph::Op;
+use crate::selftest::{Model, Outcome, Report, Size, check, models};
 use crate::{Error, Result};
 
 /// Check every op of the models on the device against the CPU, and take its time
@@ -38,47 +39,63 @@ impl Args {
     fn wants(&self, op: &str) -> bool {
         self.op.is_empty() || self.op.iter().any(|name| name == op)
     }
+
+    /// The models that were asked for; errors name what there is.
+    fn models(&self) -> Result<Vec<Model>> {
+        let unknown = |option, value: &str, names: Vec<&str>| {
+            let expected = format!("one of: {}", names.join("; "));
+            Err(Error::Option { option, value: format!("`{value}`"), expected, hint: String::new() })
+        };
+        if let Some(name) = self.op.iter().find(|name| !Op::NAMES.contains(&name.as_str())) {
+            return unknown("op", name, Op::NAMES.to_vec());
+        }
+        let all = models(if self.quick { Size::Small } else { Size::Released });
+        let some: Vec<Model> = all.iter().filter(|model| model.name.contains(&self.model)).cloned().collect();
+        match some.is_empty() {
+            true => unknown("model", &self.model, all.iter().map(|model| model.name.as_str()).collect()),
+            false => Ok(some),
+        }
+    }
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let mut models = args.models()?.into_iter();
     let device = args.device.executor(None, &Display::new(false))?;
     let isa = if device.runs_ahead() { Isa::detect() } else { Isa::Portable };
     let reference = CpuExecutor::with_isa(args.device.threads, isa);
     tell(format_args!("{} against {}", device.describe(), reference.describe()))?;
     tell(line(["op", "error", "time", "bandwidth", "arithmetic", "where"]))?;
     let (mut right, mut wrong, mut missing) = (0, 0, 0);
-    for model in models(if args.quick { Size::Small } else { Size::Released }) {
-        if !model.name.contains(&args.model) {
-            continue;
-        }
+    let (mut ended, mut left) = (Ok(()), Vec::new());
+    for model in models.by_ref() {
         let mut named = false;
-        check(
-            &model,
-            |op| args.wants(op),
-            &reference,
-            device.as_ref(),
-            |report| {
-                if !std::mem::replace(&mut named, true) {
-                    tell(format_args!("{}:", model.name))?;
-                }
-                match &report.outcome {
-                    outcome if outcome.is_failure() => wrong += 1,
-                    Outcome::Missing(_) => missing += 1,
-                    _ => right += 1,
-                }
-                show(&report)
-            },
-        )?;
+        let take = |report: Report| {
+            if !std::mem::replace(&mut named, true) {
+                tell(format_args!("{}:", model.name))?;
+            }
+            match &report.outcome {
+                outcome if outcome.is_failure() => wrong += 1,
+                Outcome::Missing(_) => missing += 1,
+                _ => right += 1,
+            }
+            show(&report)
+        };
+        ended = check(&model, |op| args.wants(op), &reference, device.as_ref(), take);
+        if ended.is_err() {
+            left.extend(Some(model.name).filter(|_| !named));
+            break;
+        }
     }
-    if right + wrong + missing == 0 {
-        return Err(Error::Option {
-            option: "op",
-            value: args.op.join(","),
-            expected: format!("ops of a model whose name has `{}` in it", args.model),
-            hint: "without --op and --model all are listed".into(),
-        });
+    left.extend(models.map(|model| model.name));
+    if !left.is_empty() {
+        tell(format_args!("not begun: {}; --model and --op check a part in a new process", left.join("; ")))?;
     }
     tell(format_args!("{} right, {wrong} wrong, {missing} not on this device", plural(right, "check")))?;
+    ended?;
+    if right + wrong + missing == 0 {
+        let expected = format!("ops of the models with `{}` in their names", args.model);
+        return Err(Error::Option { option: "op", value: args.op.join(","), expected, hint: String::new() });
+    }
     if wrong == 0 {
         return Ok(());
     }

@@ -147,7 +147,7 @@ pub struct Timings {
     pub drawing: Duration,
     /// From its submission until all was painted.
     pub total: Duration,
-    /// Its pictures and previews through the VQ decoder.
+    /// Its pictures and previews through the VQ decoder, on a GPU also beside those of others.
     pub painting: Duration,
 }
 

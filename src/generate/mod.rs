@@ -116,18 +116,20 @@ pub fn generate(
         drawn.into_iter().for_each(|(index, drawn)| codes[index] = drawn);
         Ok(())
     };
-    generate_each(session, requests, take, progress)?;
+    generate_each(session, requests, 1, take, progress)?;
     Ok(codes)
 }
 
 /// Draws all `requests` as [`generate`] does, and hands each one's place in the list and codes to `take` as
-/// soon as they are there, with those that are done at the same time. An error of `take` ends the generation.
+/// soon as they are there. An error of `take` ends the generation.
 ///
 /// On a device that runs ahead, `take` is called while the next pictures' steps are under way: what it does
-/// there, painting say, costs no time until the last ones.
+/// there, painting say, costs no time until the last ones. Of those that are done it then gets some at a time, at
+/// least `together`.
 pub fn generate_each(
     session: &mut Session,
     requests: &[Request],
+    together: usize,
     mut take: impl FnMut(Vec<(usize, Vec<u32>)>) -> Result<()>,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<()> {
@@ -146,7 +148,8 @@ pub fn generate_each(
         }
         // Beside steps that are under way a part of them at a time, so that the device is given new ones before
         // it runs out.
-        let now = if session.runs_ahead() && steps > 0 { done.len().div_ceil(4) } else { done.len() };
+        let some = if session.runs_ahead() && steps > 0 { done.len().div_ceil(4).max(together) } else { done.len() };
+        let now = some.min(done.len());
         if now > 0 {
             take(done.drain(..now).map(|Finished { ticket, codes }| (ticket as usize, codes)).collect())?;
             images_done += now;

@@ -78,7 +78,7 @@ impl Painter {
         &self.decoder.graph
     }
 
-    /// Bytes and FLOPs of painting one picture.
+    /// Bytes and FLOPs of painting as many pictures as `load` has rows.
     pub fn cost(&self, load: &Load) -> Cost {
         self.decoder.graph.cost(self.decoder.decode, load)
     }

@@ -145,8 +145,9 @@ impl Session {
         Ok(self.pace.take_passes())
     }
 
-    /// Waits for the passes under way. Errors tell of those that failed.
+    /// Waits for all that is under way: texts that begin, and passes. Errors tell of what failed.
     pub fn wait(&mut self) -> Result<()> {
+        self.plan.wait()?;
         self.count()
     }
 

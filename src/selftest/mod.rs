@@ -109,15 +109,13 @@ pub fn check(
     Ok(())
 }
 
-/// What kept the device from going on after a fault, and which ops are left.
+/// What kept the device from going on after a fault, and which ops of the model are left.
 fn unreached(error: Error, rest: &[Check]) -> Error {
-    let Error::Device { device, problem, .. } = error else { return error };
+    let Error::Device { device, problem, hint } = error else { return error };
     let mut names: Vec<&str> = rest.iter().map(|check| check.found.op.name()).collect();
     names.sort_unstable();
     names.dedup();
-    let names = names.join(",");
-    let hint = format!("check the others in a new process: smalti selftest --op {names}");
-    Error::Device { device, problem: format!("{problem}; not checked: {names}"), hint }
+    Error::Device { device, problem: format!("{problem}; not checked: {}", names.join(", ")), hint }
 }
 
 /// One op, as it stands in both graphs.

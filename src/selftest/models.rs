@@ -51,7 +51,7 @@ const CLS_TOKEN_NUM: usize = TEXTS[0] + TEXTS[1];
 /// The models of a size.
 pub fn models(size: Size) -> Vec<Model> {
     let gpt = |name: &str, config: GptConfig, pictures: usize, latent: usize| Model {
-        name: format!("GPT-{name}, {} rows", 2 * pictures),
+        name: format!("{name}, {} rows", 2 * pictures),
         kind: Kind::Gpt(GptConfig { n_layer: 1, ..config }),
         pictures,
         latent,
@@ -83,8 +83,8 @@ pub fn models(size: Size) -> Vec<Model> {
                 ..VqConfig::released(&[1, 2])
             };
             vec![
-                gpt("of head_dim 64", config(128, 2), 1, 12),
-                gpt("of head_dim 100", config(200, 2), 3, 12),
+                gpt("GPT of head_dim 64", config(128, 2), 1, 12),
+                gpt("GPT of head_dim 100", config(200, 2), 3, 12),
                 windows("256 codes", config(128, 2)),
                 vq("VQ decoder", Kind::Decoder(tokenizer.clone()), 4),
                 vq("VQ encoder", Kind::Encoder(tokenizer), 4),
@@ -102,9 +102,10 @@ pub fn models(size: Size) -> Vec<Model> {
             let mut models = vec![windows("GPT-B", GptConfig::of_preset(&PRESETS[0], condition.clone()))];
             for preset in presets {
                 let config = GptConfig::of_preset(preset, condition.clone());
-                models.extend([1, 8].map(|pictures| gpt(preset.name, config.clone(), pictures, 24)));
+                let name = format!("GPT-{}", preset.name);
+                models.extend([1, 8].map(|pictures| gpt(&name, config.clone(), pictures, 24)));
                 if preset.dim <= 1280 {
-                    models.push(gpt(preset.name, config, 64, 16));
+                    models.push(gpt(&name, config, 64, 16));
                 }
             }
             let tokenizer = VqConfig::released(&[1, 1, 2, 2, 4]);

@@ -8,4 +8,5 @@ mod generate;
 mod models;
 mod pictures;
 mod program;
+mod selftest;
 mod text;

@@ -1,12 +1,12 @@
 //! What requests are told, in which order, and when pictures are painted.
 
 use smalti::backend::cpu::CpuExecutor;
-use smalti::generate::{Canvas, Painter};
+use smalti::generate::{Canvas, Lookahead, Painter};
 use smalti::image::Rgb8;
-use smalti::{Event, Request};
+use smalti::{Error, Event, Request, Session, SessionOptions};
 
 use super::gate::Gate;
-use super::models::{ROWS, class_model, expected, gated, request};
+use super::models::{ROWS, class_model, expected, gated, options, request};
 
 /// Each event in short: `r2` two rows, `v1` a preview of one row, `i` the picture, `d` the end.
 fn told(events: impl IntoIterator<Item = Event>) -> Vec<String> {
@@ -76,7 +76,7 @@ fn timings_tell_where_the_time_went() {
 }
 
 #[test]
-fn painting_never_keeps_others_waiting_for_more_than_one_picture() {
+fn painting_on_a_cpu_never_keeps_others_waiting_for_more_than_one_picture() {
     let gate = Gate::closed();
     let session = gated(&gate, 4, 8);
     // Three are done at once; the fourth, begun later, is in flight all the while.
@@ -93,4 +93,33 @@ fn painting_never_keeps_others_waiting_for_more_than_one_picture() {
     // While a picture is in flight, every painting is followed by a step; its own comes last.
     assert_eq!(trace.matches('p').count(), 3 + 3 + 1, "{trace}");
     assert!(!trace.contains("pp"), "{trace}");
+}
+
+#[test]
+fn a_gpu_paints_what_is_drawn_at_once_and_each_request_gets_its_own() {
+    let gate = Gate::closed();
+    let options = SessionOptions { lookahead: Lookahead::Window(1), ..options(8, 8) };
+    let session = Session::on(gate.executor(true), &class_model(), &options).unwrap();
+    let first = session.submit(request(1, 1)).unwrap();
+    gate.wait_blocked();
+    // These join together when the round is over, and are drawn together; one is given up meanwhile.
+    let (pair, one) = (Request { count: 2, ..request(2, 7) }, request(3, 9));
+    let jobs = [&pair, &one].map(|request| session.submit(request.clone()).unwrap());
+    let given_up = session.submit(request(4, 1)).unwrap();
+    gate.pass(8 + 8);
+    given_up.cancel();
+    gate.open();
+    let model = class_model();
+    for (job, request) in jobs.into_iter().zip([&pair, &one]) {
+        let events: Vec<Event> = job.filter(|event| !matches!(event, Event::Rows { .. })).collect();
+        let images = events.iter().filter_map(|event| if let Event::Image(image) = event { Some(image) } else { None });
+        let found: Vec<(Vec<u32>, Rgb8)> = images.map(|image| (image.codes.clone(), image.picture.clone())).collect();
+        assert!(found == expected(&model, request));
+        assert_eq!(told(events).last().map(String::as_str), Some("d1"));
+    }
+    assert!(matches!(given_up.wait(), Err(Error::Cancelled)));
+    assert_eq!(first.wait().unwrap().len(), 1);
+    let trace = gate.trace();
+    assert_eq!(trace.matches('p').count(), 2, "the first, and three at once: {trace}");
+    assert_eq!(session.stats().images, 4);
 }

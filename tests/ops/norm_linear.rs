@@ -68,7 +68,9 @@ fn matches_its_twin_on_cuda() {
     let sizes = [((1536, 768, 2304), 768, 2), ((2048, 48, 3072), 1024, 9), ((64, 24, 100), 1280, 3)];
     let odd = [((0, 40, 40), 2048, 2), ((0, 1, 1), 8, 1), ((16, 17, 40), 8, 3), ((48, 33, 81), 40, 17)];
     let many = [((112, 130, 250), 104, 33), ((16, 7, 23), 264, 65), ((32, 31, 99), 136, 129)];
-    for (part, depth, rows) in sizes.into_iter().chain(odd).chain(many) {
+    // More groups of columns than there is room for blocks, and slices longer than a block holds at once.
+    let groups = [((32, 144, 176), 1288, 2), ((0, 288, 288), 1288, 9), ((0, 288, 300), 1288, 17)];
+    for (part, depth, rows) in sizes.into_iter().chain(odd).chain(many).chain(groups) {
         let (case, op) = case(Elem::Bf16, part, depth, rows);
         let (before, twin) = (case.twin_before(), case.twin());
         let expected = &twin.buffers[op.out.index()];

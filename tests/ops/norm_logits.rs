@@ -71,9 +71,11 @@ fn a_constant_row_normalizes_to_the_weight() {
 #[test]
 fn matches_its_twin_on_cuda() {
     // The widths of B, L, XL and 3B to the full depth; tails of a tile, of a step and of a slice.
-    let sizes = [(768, 768, 2), (72, 1024, 9), (72, 1280, 3), (48, 3200, 2)];
+    let sizes = [(768, 768, 2), (72, 1024, 9), (72, 1280, 3), (48, 3200, 2), (96, 3200, 33)];
     let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
-    for (vocab_size, dim, rows) in sizes.into_iter().chain(odd) {
+    // More groups of columns than there is room for blocks, and slices longer than a block holds at once.
+    let groups = [(144, 1288, 2), (288, 1288, 9), (288, 1288, 17)];
+    for (vocab_size, dim, rows) in sizes.into_iter().chain(odd).chain(groups) {
         let (case, op) = case(Elem::Bf16, vocab_size, dim, rows);
         let (before, twin) = (case.twin_before(), case.twin());
         let normed: Vec<Vec<f64>> =

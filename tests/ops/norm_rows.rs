@@ -59,7 +59,7 @@ fn cuda_roundings(dim: usize) -> f64 {
 
 #[test]
 fn matches_its_twin_on_cuda() {
-    for dim in [2048, 768, 48, 264, 8] {
+    for dim in [3200, 2056, 2048, 768, 48, 264, 8] {
         for (rows, scale) in [(1, 1.0), (2, 1e4), (9, 1.0), (33, 1.0)] {
             let (case, op) = case(dim, rows, scale);
             let expected = case.twin().buffers[op.out.index()].clone();

@@ -70,7 +70,9 @@ fn matches_its_twin_on_cuda() {
     // The widths of B, L, XL and 3B to the full depth; tails of a tile, of a step and of a slice.
     let sizes = [(256, 768, 2), (72, 1024, 9), (72, 1280, 3), (32, 3200, 2)];
     let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
-    for (hidden_dim, dim, rows) in sizes.into_iter().chain(odd) {
+    // More groups of columns than there is room for blocks, and slices longer than a block holds at once.
+    let groups = [(144, 1288, 2), (144, 1288, 9)];
+    for (hidden_dim, dim, rows) in sizes.into_iter().chain(odd).chain(groups) {
         let (case, op) = case_of(Elem::Bf16, Elem::Bf16, hidden_dim, dim, rows);
         let (before, twin) = (case.twin_before(), case.twin());
         let normed: Vec<Vec<f64>> =

@@ -147,7 +147,8 @@ pub trait Device: Send + Sync {
     /// `bytes` of device memory, zeroed, aligned to 256 bytes. Errors when there is no room.
     fn alloc(&self, bytes: usize) -> Result<Ptr>;
 
-    /// `bytes` of host memory, zeroed, that kernels write to directly and the host reads at any time.
+    /// `bytes` of host memory, zeroed, aligned to 256 bytes, that kernels write to directly and the host reads at any
+    /// time.
     fn alloc_mapped(&self, bytes: usize) -> Result<Mapped>;
 
     /// Does something with the host's side of memory of `alloc_mapped`, which stays there meanwhile. Errors where a
@@ -289,8 +290,8 @@ impl MappedBuffer {
         assert!(offset_bytes.is_multiple_of(size_of::<u32>()) && rest.is_empty(), "the buffer has words");
         self.device.with_mapped(&mut || {
             for (i, word) in words.iter_mut().enumerate() {
-                // SAFETY: inside the allocation, which begins at a page. The device may be writing the word: read at
-                // once, it is the one before or the one after.
+                // SAFETY: inside the allocation, which is aligned as `alloc_mapped` says. The device may be writing the
+                // word: read at once, it is the one before or the one after.
                 let found = unsafe { self.mapped.host.add(offset_bytes).cast::<u32>().add(i).read_volatile() };
                 *word = found.to_ne_bytes();
             }

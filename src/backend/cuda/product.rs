@@ -143,10 +143,11 @@ impl Product {
     /// many can be: each takes as many groups of columns as that needs.
     pub fn launch(&self, shape: &Shape, multiprocessors: usize) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        let turns = match shape.is_wide() {
-            true => 1,
-            false => (rows * columns).div_ceil(THIN_BLOCKS * multiprocessors),
+        let room = match shape.is_wide() {
+            true => columns,
+            false => (THIN_BLOCKS * multiprocessors / rows).max(1),
         };
+        let turns = columns.div_ceil(room);
         Launch::new(shape.kernel, [rows, columns.div_ceil(turns), 1], THREADS).shared(shape.shared_bytes())
     }
 }
@@ -301,6 +302,12 @@ mod tests {
         assert_eq!(grid(2, 40, 1), [1, 2, 1]);
         // Where rows alone fill it, a block takes all columns.
         assert_eq!(grid(8 * 1000, 32, 132), [1000, 1, 1]);
+        for multiprocessors in [1, 20, 108, 132, 142] {
+            for (rows, width) in (1..40).flat_map(|rows| (1..200).map(move |width| (8 * rows, 16 * width))) {
+                let [rows, columns, _] = grid(rows, width, multiprocessors);
+                assert!(rows * columns <= 2 * multiprocessors as u32 || columns == 1, "{rows} x {columns}");
+            }
+        }
     }
 
     #[test]

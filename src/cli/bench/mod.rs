@@ -31,8 +31,10 @@ enum What {
     /// One decoding step, beside what its bytes and operations take at the rates measured in the same run
     #[command(after_help = "Example:\n  smalti bench step --size B --images 1")]
     Step(parts::StepArgs),
-    /// The VQ-16 decode of one picture
-    #[command(after_help = "Example:\n  smalti bench vq --image-size 256")]
+    /// The VQ-16 decode of pictures
+    #[command(
+        after_help = "Examples:\n  smalti bench vq --image-size 256\n  smalti bench vq --image-size 384 --images 8"
+    )]
     Vq(parts::VqArgs),
     /// The encoding of one text by a T5-XL
     #[command(after_help = "Example:\n  smalti bench text --tokens 20")]

@@ -16,7 +16,7 @@ use crate::units::bytes;
   smalti bench throughput --size XL --image-size 384 --batch-size 8,32,128 --num-images 512 --json
 
 Tokens are counted as vLLM counts them, the condition's included; guidance's second copy is not. First
-token, step, times floor (as `bench latency` has it) and VQ decode (of one picture) are those of a batch by itself,
+token, step, times floor (as `bench latency` has it) and VQ decode (a picture's share) are those of a batch by itself,
 before the rounds.")]
 pub struct Args {
     #[command(flatten)]

@@ -59,6 +59,9 @@ macro_rules! ops {
         }
 
         impl Op {
+            /// All ops' names.
+            pub const NAMES: &[&str] = &[$($text),*];
+
             /// The op's name: its file's, its kernel's and its test's.
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$name(_) => $text,)* }

@@ -17,7 +17,8 @@ use crate::{Error, Result};
 ///
 /// # Safety
 ///
-/// From `address` on there are as many bytes of device memory, and the stream is one of the same context.
+/// From `address` on there are as many bytes of device memory, and the stream is one of the same context. Where memory
+/// has none, of a pool or of `cuMemMap`, null is the default stream of the card's primary context.
 pub unsafe fn copy_to_device(bytes: &[u8], address: u64, stream: *mut c_void) -> Result<()> {
     const WHERE: &str = "the caller's CUDA memory";
     if !driver_is_there() {
@@ -29,14 +30,14 @@ pub unsafe fn copy_to_device(bytes: &[u8], address: u64, stream: *mut c_void) ->
         error => Err(failure(WHERE, doing, error)),
     };
     let stream: sys::CUstream = stream.cast();
-    let context = Foreign::of(address, stream, &check)?;
+    let context = Foreign::of(address, stream, check)?;
     // SAFETY: a context that lives: the memory's, the stream's or a retained one.
     check(unsafe { sys::cuCtxPushCurrent_v2(context.raw) }, "entering the caller's context")?;
     // SAFETY: the caller's word for the memory and the stream.
     let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), stream) };
     // From memory that is not page-locked: the driver has taken the bytes over when it returns, unless the card reads
-    // the host's pages itself.
-    let taken = match reads_pages() {
+    // the host's pages itself. A context that is let go afterwards may end then, and the copy with it.
+    let taken = match reads_pages() || context.retained.is_some() {
         // SAFETY: the stream is of this context.
         true => unsafe { sys::cuStreamSynchronize(stream) },
         false => CUresult::CUDA_SUCCESS,

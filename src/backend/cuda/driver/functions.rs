@@ -14,8 +14,8 @@ use crate::backend::cuda::kernels;
 /// The functions of one context; they end with it.
 pub(super) struct Functions {
     loaded: Mutex<Loaded>,
-    /// Percent of a multiprocessor's on-chip memory that kernels ask to share; else the driver decides by what each
-    /// needs.
+    /// Percent of a multiprocessor's on-chip memory that is to be shared memory; else the driver decides by what each
+    /// kernel needs.
     carveout: Option<i32>,
 }
 

@@ -10,6 +10,7 @@ mod functions;
 mod stream;
 mod support;
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,13 +32,13 @@ const EAGER: &str = "SMALTI_CUDA_EAGER";
 /// Names the variable that keeps launches from beginning before the one ahead of them ends, where it is 0.
 const OVERLAP: &str = "SMALTI_CUDA_OVERLAP";
 
-/// Names the variable with the percent of a multiprocessor's on-chip memory that kernels ask to share, the rest being
+/// Names the variable with the percent of a multiprocessor's on-chip memory that is to be shared memory, the rest being
 /// cache.
 const CARVEOUT: &str = "SMALTI_CUDA_CARVEOUT";
 
 /// What [`CARVEOUT`] says.
-fn carveout() -> Result<Option<i32>> {
-    let Some(value) = std::env::var_os(CARVEOUT) else { return Ok(None) };
+fn carveout(value: Option<OsString>) -> Result<Option<i32>> {
+    let Some(value) = value else { return Ok(None) };
     let percent = value.to_str().and_then(|value| value.parse().ok()).filter(|percent| (0..=100).contains(percent));
     percent.map(Some).ok_or_else(|| Error::Option {
         option: CARVEOUT,
@@ -148,7 +149,7 @@ impl CudaDevice {
         Ok(Self(Arc::new(Opened {
             number,
             context: Context::new(ordinal, device)?,
-            functions: Functions::new(carveout()?),
+            functions: Functions::new(carveout(std::env::var_os(CARVEOUT))?),
             multiprocessors: card.multiprocessors,
             programmatic: waits(target) && !says(OVERLAP, "0"),
             eager: says(EAGER, "1"),
@@ -309,5 +310,20 @@ impl Device for CudaDevice {
         // First, so that the memory that the dead sessions hold is there for the new one.
         self.0.context.destroy();
         Ok(Some(Arc::new(Self::open(self.0.number)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carveout_is_a_percentage() {
+        assert_eq!(carveout(None).unwrap(), None);
+        assert_eq!([0, 100].map(|percent| carveout(Some(percent.to_string().into())).unwrap()), [Some(0), Some(100)]);
+        for wrong in ["", "101", "-1", "half"] {
+            let error = carveout(Some(wrong.into())).unwrap_err();
+            assert_eq!(error.to_string(), format!("{CARVEOUT} {wrong}: expected a percentage, 0 to 100"));
+        }
     }
 }
