@@ -3,8 +3,8 @@
 //
 //   shapes   out (R, N)   input (R, K)   weight (N, K), packed as fragments
 //   types    input, weight: bf16; out: bf16 or f32; sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) groups of columns, some for each block; wide_NxR: ceil(R / rows) x
-//            ceil(N / columns) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR: ceil(R / rows) x ceil(N / columns) blocks; 256 threads
+//            (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8                                        (checked in backend/cuda/linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 2, writes R * N * 2 or 4; floor:
 //            the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs

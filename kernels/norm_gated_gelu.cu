@@ -57,7 +57,7 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Gate{out, hidden_dim}, normed, {wi_0, wi_1}, rows, hidden_dim, dim);
 }
 
-THIN_KERNEL(norm_gated_gelu_thin_8, 2, 1, 8, 4)
+THIN_KERNEL(norm_gated_gelu_thin_8, 2, 1, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_8)
 THIN_KERNEL(norm_gated_gelu_thin_16, 2, 2, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_16)

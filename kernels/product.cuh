@@ -8,10 +8,10 @@
 //
 //   thin   few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices meet in shared
 //          memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
-//          first of them before the wait for the launch before this one. No more blocks are launched than have room
-//          at once: a block takes one group of tiles after the other, and the next one's weights are under way while
-//          sums of this one meet. Activations come from L2 in the layout of the fragments, and are normalized on the
-//          way: every block sums up the squares of its rows, once.
+//          first of them before the wait for the launch before this one. Activations come from L2 in the layout of
+//          the fragments, and are normalized on the way: every block sums up the squares of its rows. So where a norm
+//          comes first no more blocks are launched than have room at once: a block takes one group of tiles after the
+//          other, and the next one's weights are under way while sums of this one meet.
 //   wide   many rows. A warp has a patch of weight rows x activation rows and all of K; weights and activations,
 //          both bf16, come by cp.async through stages in shared memory. Where a norm comes first, norm_rows
 //          (norm_rows.cu) has written its result: each of the N / 128 blocks of a row would read it as f32, twice.
@@ -79,6 +79,7 @@ struct Slice {
 template <int ROW_TILES, int STEPS_HELD>
 struct PlainRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
+  static constexpr bool MANY = false;      // a block has one group: a further one would begin as soon by itself
   const bf16* input;  // (rows, K): the block's rows
   uint32_t rows;
   uint32_t depth;     // K; divisible by 8
@@ -124,6 +125,7 @@ struct PlainRows {
 template <int ROW_TILES, int STEPS_HELD>
 struct NormedRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
+  static constexpr bool MANY = true;       // a block may have several groups, and sums up the squares once
   const float* x;     // (rows, K): the block's rows
   const float* norm;  // (K)
   float eps;
@@ -205,7 +207,7 @@ struct NormedRows {
     const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
     float sums[ROW_TILES] = {};
     add_squares(sums, raw);
-    constexpr int MORE = ROW_TILES == 1 ? 3 : 4 / ROW_TILES;  // what the registers leave; 4 spill on sm_100
+    constexpr int MORE = ROW_TILES == 1 ? 2 : 4 / ROW_TILES;  // what the registers leave; 4 spill on sm_100
     for (uint32_t first = slice.first + HELD; first < slice.last; first += MORE) {
       float2 more[MORE][ROW_TILES][2];
       load_x(more, first, slice);
@@ -322,7 +324,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
       const uint32_t r = output / PAIRS, n = column_0 + output % PAIRS * 2;
       if (output < OUTPUTS && row_0 + r < rows && n < width) early[item] = epilogue.load(row_0 + r, n);
     }
-    if (column_0 == blockIdx.y * GROUP) {
+    if (!Input::MANY || column_0 == blockIdx.y * GROUP) {
       input.prepare(slice);
     } else if (slice.last - slice.first > HELD) {
       input.load(slice.first, slice);
@@ -333,8 +335,10 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
       // What is loaded while these steps are used: the next ones, or the first of the block's next group.
       if (base + DEPTH < slice.last) {
         stream.advance(base, slice);
-      } else {
+      } else if (Input::MANY) {
         stream.begin(column_0 + gridDim.y * GROUP, slice, width, depth);
+      } else {
+        stream.count = 0;
       }
 #pragma unroll
       for (uint32_t i = 0; i < DEPTH; i++) {
@@ -390,6 +394,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
         epilogue.store(early[item], row_0 + r, n, y);
       }
     }
+    if (!Input::MANY) return;
     __syncthreads();  // the next group's may come
   }
 }

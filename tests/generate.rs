@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::late::Late;
+use common::small::Small;
+use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
-use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{GenerationOptions, GptConfig, T5Config, VqConfig};
 use smalti::generate::{Canvas, Conditioning, Painter, Prompter, Request, Session, generate, generate_each};
-use smalti::graph::{Elem, Extent, Graph, Load};
+use smalti::graph::{Elem, Extent, Load};
 use smalti::image::Rgb8;
 use smalti::models::{GptShape, Pixels, T5Graph, T5Shape, VqDecoder};
 use smalti::{Error, Result};
@@ -79,35 +80,6 @@ fn pictures_are_taken_beside_the_next_ones_steps_where_the_device_runs_ahead() {
     assert_eq!(looks[3], (72 + 32, 1), "{looks:?}");
     assert_eq!(looks[4], (72 + 64, 2), "{looks:?}");
     assert_eq!(looks.last(), Some(&(5 * 36, 5)), "{looks:?}");
-}
-
-/// A device that runs ahead, with so much memory.
-struct Small(Late, u64);
-
-impl Executor for Small {
-    fn backend(&self) -> &'static str {
-        self.0.backend()
-    }
-
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn activations(&self) -> Elem {
-        self.0.activations()
-    }
-
-    fn free_memory(&self) -> u64 {
-        self.1
-    }
-
-    fn runs_ahead(&self) -> bool {
-        self.0.runs_ahead()
-    }
-
-    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>> {
-        self.0.plan(graph, checkpoint)
-    }
 }
 
 #[test]

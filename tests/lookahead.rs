@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use common::cuda_executors;
 use common::late::Late;
+use common::small::Small;
 use smalti::Error;
+use smalti::backend::Executor;
 use smalti::backend::cpu::CpuExecutor;
-use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor, WeightsChoice};
 use smalti::config::{Condition, GenerationOptions, GptConfig, VqConfig};
 #[cfg(feature = "demo")]
@@ -19,8 +20,8 @@ use smalti::demo::Half;
 use smalti::generate::{
     Conditioning, Generator, Lookahead, Passes, Request, Session, TextFeatures, generate, requests,
 };
+use smalti::graph::Elem;
 use smalti::graph::ops::Guess;
-use smalti::graph::{Elem, Graph};
 use smalti::models::GptShape;
 
 const WINDOWS: [usize; 5] = [2, 4, 8, 16, 32];
@@ -381,31 +382,6 @@ fn a_device_that_runs_ahead_draws_the_same_codes() {
             }
             assert_eq!(told, 2 * 36);
         }
-    }
-}
-
-/// An executor that says how much memory is free.
-struct Small(CpuExecutor, u64);
-
-impl Executor for Small {
-    fn backend(&self) -> &'static str {
-        self.0.backend()
-    }
-
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-
-    fn activations(&self) -> Elem {
-        self.0.activations()
-    }
-
-    fn free_memory(&self) -> u64 {
-        self.1
-    }
-
-    fn plan(&self, graph: Arc<Graph>, checkpoint: &Checkpoint) -> Result<Box<dyn Plan>, Error> {
-        self.0.plan(graph, checkpoint)
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod late;
 pub mod simt;
+pub mod small;
 
 use std::collections::BTreeMap;
 use std::path::Path;

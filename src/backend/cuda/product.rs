@@ -139,13 +139,13 @@ impl Product {
         all.max(memory / multiprocessors)
     }
 
-    /// The launch, still without arguments. A thin shape's blocks are no more than have room at once, and as even as so
-    /// many can be: each takes as many groups of columns as that needs.
+    /// The launch, still without arguments. Where a norm comes first, a thin shape's blocks are no more than have room at
+    /// once, and as even as so many can be: each takes as many groups of columns as that needs.
     pub fn launch(&self, shape: &Shape, multiprocessors: usize) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        let room = match shape.is_wide() {
-            true => columns,
-            false => (THIN_BLOCKS * multiprocessors / rows).max(1),
+        let room = match self.normed && !shape.is_wide() {
+            true => (THIN_BLOCKS * multiprocessors / rows).max(1),
+            false => columns,
         };
         let turns = columns.div_ceil(room);
         Launch::new(shape.kernel, [rows, columns.div_ceil(turns), 1], THREADS).shared(shape.shared_bytes())
