@@ -13,9 +13,9 @@
 //            products' tests
 #include "product.cuh"
 
-// Steps of a slice that are loaded at once and stay in registers: all of them up to C = 2048. There are few blocks, so
-// each may have a multiprocessor's registers.
-constexpr int HELD = 16;
+// Steps of a slice that are loaded at once and stay in registers, all of them up to C = 2048, and those that are squared
+// at once beside them, up to C = 3200. There are few blocks, so each may have a multiprocessor's registers.
+constexpr int HELD = 16, MORE = 9;
 
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS)
 norm_rows(bf16* normed,        // (R, C)
@@ -26,7 +26,7 @@ norm_rows(bf16* normed,        // (R, C)
           uint32_t dim) {      // C
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
-  NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
+  NormedRows<1, HELD, MORE> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
   activations.load_first(slice);
@@ -59,7 +59,7 @@ norm_rows_f32(float* out,          // (R, C)
               uint32_t dim) {      // C
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
-  NormedRows<1, HELD> activations(x, norm, eps, rows, dim);
+  NormedRows<1, HELD, MORE> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
   activations.load_first(slice);

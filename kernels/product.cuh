@@ -122,7 +122,9 @@ struct PlainRows {
 };
 
 // Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm).
-template <int ROW_TILES, int STEPS_HELD>
+// MORE: steps that are squared at once beside those that are held, as many as a product's registers leave: 3 spill on
+// sm_80.
+template <int ROW_TILES, int STEPS_HELD, int MORE = ROW_TILES == 1 ? 2 : 4 / ROW_TILES>
 struct NormedRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
   static constexpr bool MANY = true;       // a block may have several groups, and sums up the squares once
@@ -207,7 +209,6 @@ struct NormedRows {
     const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
     float sums[ROW_TILES] = {};
     add_squares(sums, raw);
-    constexpr int MORE = ROW_TILES == 1 ? 2 : 4 / ROW_TILES;  // what the registers leave; 4 spill on sm_100
     for (uint32_t first = slice.first + HELD; first < slice.last; first += MORE) {
       float2 more[MORE][ROW_TILES][2];
       load_x(more, first, slice);

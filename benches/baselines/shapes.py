@@ -1,4 +1,4 @@
-"""What both baselines share: the released models' shapes, and the arguments and records that make runs comparable."""
+"""What the baselines of the transformer share: the released models' shapes, and the arguments and records that make runs comparable."""
 
 from __future__ import annotations
 
