@@ -10,10 +10,6 @@ use super::{Context, Scratch};
 use crate::graph::{Elem, NO_SLOT, Row, ops};
 use crate::math;
 
-/// Bytes of keys and values that are asked for before they are needed. A whole head's ahead, memory brings them at 29
-/// GB/s to two Zen 5 cores, these at 38.
-const AHEAD: usize = 8 << 10;
-
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
     Scratch { shared: 0, own: op.cache.positions.next_multiple_of(LANES) }
 }
@@ -89,7 +85,7 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
     unsafe {
         let mut j = 0;
         while j + 4 <= keys {
-            stream.ask(j, 4, head_dim * size_of::<T>());
+            stream.ask::<S>(j, 4, head_dim * size_of::<T>());
             let sums = products::<S, T, 4>(q, k.add(j * head_dim), head_dim);
             for (i, sum) in S::reduce_add_4(sums).into_iter().enumerate() {
                 *scores.add(j + i) = sum * scale;
@@ -97,7 +93,7 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T,
             j += 4;
         }
         for j in j..keys {
-            stream.ask(j, 1, head_dim * size_of::<T>());
+            stream.ask::<S>(j, 1, head_dim * size_of::<T>());
             let [sum] = products::<S, T, 1>(q, k.add(j * head_dim), head_dim);
             *scores.add(j) = S::reduce_add(sum) * scale;
         }
@@ -116,11 +112,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Asks memory for what is read AHEAD bytes, or a short stream's length, behind `count` rows of `row` bytes from
-    /// row `j` on.
+    /// Asks memory for what is read [`Simd::AHEAD`] bytes, or a short stream's length, behind `count` rows of `row`
+    /// bytes from row `j` on.
     #[inline(always)]
-    fn ask(&self, j: usize, count: usize, row: usize) {
-        let ahead = j * row + AHEAD.min(self.bytes);
+    fn ask<S: Simd>(&self, j: usize, count: usize, row: usize) {
+        let ahead = j * row + S::AHEAD.min(self.bytes);
         let at = match ahead.checked_sub(self.bytes) {
             None => Some(self.at.wrapping_add(ahead)),
             Some(behind) => self.next.map(|next| next.wrapping_add(behind)),
@@ -203,7 +199,7 @@ unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
         let mut sums = [S::splat(0.0); VECTORS];
         for (j, weight) in weights.iter().enumerate() {
             if let Some(stream) = stream {
-                stream.ask(j, 1, stride * size_of::<T>());
+                stream.ask::<S>(j, 1, stride * size_of::<T>());
             }
             let weight = S::splat(*weight);
             for (i, sum) in sums.iter_mut().enumerate() {

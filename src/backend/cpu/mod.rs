@@ -95,7 +95,8 @@ impl Executor for CpuExecutor {
 
     fn arithmetic_rate(&self, precision: Elem) -> Result<Option<f64>> {
         Ok(Some(match precision {
-            Elem::Bf16 => rate::measure::<u32>(&self.team, self.isa)?,
+            Elem::Bf16 if self.isa.multiplies_bf16() => rate::measure::<u32>(&self.team, self.isa)?,
+            // What has no products of bf16 widens it.
             _ => rate::measure::<f32>(&self.team, self.isa)?,
         }))
     }

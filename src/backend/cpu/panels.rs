@@ -156,7 +156,8 @@ pub unsafe fn multiply<S: Simd, T: Factor>(
                     (true, 4..) => tile.run::<S, 4, 2>(),
                     (true, 2..) => tile.run::<S, 2, 2>(),
                     (true, _) => tile.run::<S, 1, 2>(),
-                    (false, 6..) => tile.run_narrow::<S, 6>(narrow),
+                    // Pairs are widened where they are not multiplied as such, which takes registers, too.
+                    (false, 6..) if T::PER == 1 => tile.run_narrow::<S, 6>(narrow),
                     (false, 4..) => tile.run_narrow::<S, 4>(narrow),
                     (false, 2..) => tile.run_narrow::<S, 2>(narrow),
                     (false, _) => tile.run_narrow::<S, 1>(narrow),

@@ -13,14 +13,18 @@ const VECTORS: usize = 2;
 /// Weight rows of a panel.
 pub const ROWS: usize = VECTORS * LANES;
 
-/// The most activation rows that meet a panel at once.
-const HEIGHT: usize = 8;
+/// The most activation rows whose sums grow together. A part of a panel meets them all, some at a time.
+const BLOCK: usize = 16;
 
-/// Bytes of weights that are asked for before they are needed, where a panel is read once.
+/// Elements of a panel's rows that are a part. With what is asked for meanwhile, it fits a first cache of 32 KB.
+const PART: usize = 64;
+
+/// Bytes of weights that are asked for before they are needed where a part is gone through several times: with less,
+/// they come too late. What is read once wants [`Simd::AHEAD`].
 const AHEAD: usize = 8 << 10;
 
-/// Finished sums of activation rows and a panel.
-type Sums = [[f32; ROWS]; HEIGHT];
+/// Sums of activation rows and a panel.
+type Sums = [f32; ROWS];
 
 /// What a weight's panels hold.
 pub trait Stored: Copy {
@@ -105,19 +109,24 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 
 /// As [`super::product`], of a weight in this [`arrangement`] and rows as they are.
 ///
-/// Goes through the weight once: a panel meets all activation rows, some at a time, while it is in the cache. Memory
+/// Goes through the weight once: a panel, a part of it after the other, meets all activation rows, some at a time, while
+/// it is in the cache. Memory
 /// is read in the order of its addresses, one panel after the other: on two Zen 5 cores, two rows and 134 MB of bf16,
 /// at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by side at 38 to 40.
 ///
 /// # Safety
 /// As there.
 pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: Piece, epilogue: &mut E) {
-    let mut sums = [[0f32; ROWS]; HEIGHT];
     // SAFETY: `isa` is one of this processor's.
-    let (vectors, most) = unsafe { most(isa, p.rows) };
-    let passes = p.rows.div_ceil(most).max(1);
-    // As even as so many passes can be.
-    let height = p.rows.div_ceil(passes).max(1);
+    let Fit { vectors, rows: most, ahead: lead } = unsafe { fit(isa, p.rows) };
+    let groups = p.rows.div_ceil(most).max(1);
+    // As even as so many groups can be.
+    let height = p.rows.div_ceil(groups).max(1);
+    let block = BLOCK / height * height;
+    let passes = groups * VECTORS / vectors;
+    // What is gone through once need not wait in the first cache.
+    let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, AHEAD) };
+    let mut sums = [[0f32; ROWS]; BLOCK];
     let Range { mut start, end } = piece.rows;
     while start < end {
         // The whole panel, though a piece may begin or end within one.
@@ -125,34 +134,55 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
         let count = (end - start).min(ROWS - skip);
         let (panel, len) = (p.weight.wrapping_add(at::<T>(p.first + start, p.depth)), at::<T>(ROWS, p.depth));
         let next = if start + count == end { piece.next } else { panel.wrapping_add(len).cast() };
-        let mut ahead = Ahead::new(panel.cast(), len * size_of::<T>(), next, passes * VECTORS / vectors);
-        for first in (0..p.rows).step_by(height) {
-            let height = height.min(p.rows - first);
-            let x = p.x.wrapping_add(first * p.depth);
-            // SAFETY: the weight has this panel, x these rows; all elements are the piece's.
-            unsafe {
-                multiply(isa, panel, x, (vectors, height, p.depth), &mut ahead, &mut sums);
-                store(isa, epilogue, (first, start), &mut sums[..height], skip..skip + count);
+        let bytes = len * size_of::<T>();
+        // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
+        let near = p.rows <= block;
+        let lead = if near { lead.min(bytes) } else { bytes };
+        let at = panel.cast::<u8>().wrapping_add(lead);
+        let mut ahead = Ahead { at, left: bytes - lead, next, every: passes, gone: 0, near };
+        for first in (0..p.rows).step_by(block) {
+            let sums = &mut sums[..block.min(p.rows - first)];
+            sums.fill([0.0; ROWS]);
+            for k in (0..p.depth).step_by(part) {
+                let panel = panel.wrapping_add(k * ROWS);
+                for (group, sums) in sums.chunks_mut(height).enumerate() {
+                    let x = p.x.wrapping_add((first + group * height) * p.depth + k);
+                    let depth = part.min(p.depth - k);
+                    // SAFETY: the weight has this panel, x these rows.
+                    unsafe { multiply(isa, panel, (x, p.depth), (vectors, depth), &mut ahead, sums) };
+                }
             }
+            // SAFETY: all elements are the piece's.
+            unsafe { store(isa, epilogue, (first, start), sums, skip..skip + count) };
         }
         start += count;
     }
 }
 
+/// What a processor's registers and memory are good for.
+struct Fit {
+    /// The most vectors of weight rows and
+    vectors: usize,
+    /// activation rows that meet at once: no more sums than registers hold beside what they are made of.
+    rows: usize,
+    /// [`Simd::AHEAD`]
+    ahead: usize,
+}
+
 kernel!(
-    /// The most vectors of weight rows and activation rows that meet at once, of so many activation rows: no more sums
-    /// than registers hold beside what they are made of.
-    fn most(rows: usize) -> (usize, usize) = most_body
+    /// How so many activation rows meet a panel.
+    fn fit(rows: usize) -> Fit = fit_body
 );
 
 #[inline(always)]
-unsafe fn most_body<S: Simd>(rows: usize) -> (usize, usize) {
-    match rows {
-        _ if S::REGISTERS >= 32 => (VECTORS, HEIGHT),
+unsafe fn fit_body<S: Simd>(rows: usize) -> Fit {
+    let (vectors, rows) = match rows {
+        _ if S::REGISTERS >= 32 => (VECTORS, 8),
         // AVX2's vectors take two of sixteen registers.
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
-    }
+    };
+    Fit { vectors, rows, ahead: S::AHEAD }
 }
 
 kernel!(
@@ -161,7 +191,7 @@ kernel!(
     fn store[E: Epilogue](
         epilogue: &mut E,
         first: (usize, usize),
-        sums: &mut [[f32; ROWS]],
+        sums: &mut [Sums],
         range: Range<usize>,
     ) = store_body
 );
@@ -171,7 +201,7 @@ kernel!(
 unsafe fn store_body<S: Simd, E: Epilogue>(
     epilogue: &mut E,
     first: (usize, usize),
-    sums: &mut [[f32; ROWS]],
+    sums: &mut [Sums],
     range: Range<usize>,
 ) {
     for (r, sums) in sums.iter_mut().enumerate() {
@@ -181,6 +211,7 @@ unsafe fn store_body<S: Simd, E: Epilogue>(
 
 /// Asks memory for what is read next while a panel is, evenly over its passes. In bursts, memory would have nothing to
 /// do meanwhile.
+#[derive(Clone, Copy)]
 struct Ahead {
     /// What is asked for next.
     at: *const u8,
@@ -188,104 +219,119 @@ struct Ahead {
     left: usize,
     /// What is read after the panel.
     next: *const u8,
-    /// Steps from one request to the next.
+    /// Cache lines that are gone through for one that is asked for.
     every: usize,
-    /// Steps until the next request.
-    wait: usize,
+    /// Lines gone through since the last request.
+    gone: usize,
+    /// Whether requests go to the first cache.
+    near: bool,
 }
 
 impl Ahead {
-    /// For a panel of `len` bytes that is gone through `passes` times.
-    fn new(panel: *const u8, len: usize, next: *const u8, passes: usize) -> Self {
-        // Spread over several passes, requests for the panel itself would come after the first has read it.
-        let lead = if passes > 1 { len } else { AHEAD.min(len) };
-        Self { at: panel.wrapping_add(lead), left: len - lead, next, every: passes, wait: 0 }
-    }
-
     /// Goes on by a step of so many bytes.
     #[inline(always)]
     fn step(&mut self, bytes: usize) {
-        if self.wait == 0 {
-            if self.left < bytes {
-                (self.at, self.left) = (self.next, usize::MAX);
-            }
-            for line in (0..bytes).step_by(LINE) {
-                let at = self.at.wrapping_add(line);
-                // A whole panel would drive the one that is read out of the first cache.
-                if self.every > 1 { prefetch(at) } else { prefetch_near(at) }
-            }
-            self.at = self.at.wrapping_add(bytes);
-            self.left -= bytes;
-            self.wait = self.every;
+        if self.every == 1 {
+            return self.ask(bytes);
         }
-        self.wait -= 1;
+        self.gone += bytes / LINE;
+        while self.gone >= self.every {
+            self.gone -= self.every;
+            self.ask(LINE);
+        }
+    }
+
+    #[inline(always)]
+    fn ask(&mut self, bytes: usize) {
+        if self.left < bytes {
+            (self.at, self.left) = (self.next, usize::MAX);
+        }
+        for line in (0..bytes).step_by(LINE) {
+            let at = self.at.wrapping_add(line);
+            if self.near { prefetch_near(at) } else { prefetch(at) }
+        }
+        self.at = self.at.wrapping_add(bytes);
+        self.left -= bytes;
     }
 }
 
 kernel!(
-    /// sums[h, n] = Σ_k panel[k, n] * x[h, k] by `shape.0` vectors at a time, of `shape.1` rows of `shape.2` elements.
+    /// sums[h, n] += Σ_k panel[k, n] * x.0[h, k], by `shape.0` vectors at a time, of `shape.1` elements; rows of x are
+    /// `x.1` apart.
     fn multiply[T: Stored](
         panel: *const T,
-        x: *const f32,
-        shape: (usize, usize, usize),
+        x: (*const f32, usize),
+        shape: (usize, usize),
         ahead: &mut Ahead,
-        sums: &mut Sums,
+        sums: &mut [Sums],
     ) = multiply_body
 );
 
 #[inline(always)]
 unsafe fn multiply_body<S: Simd, T: Stored>(
     panel: *const T,
-    x: *const f32,
-    (vectors, height, depth): (usize, usize, usize),
+    x: (*const f32, usize),
+    (vectors, depth): (usize, usize),
     ahead: &mut Ahead,
-    sums: &mut Sums,
+    sums: &mut [Sums],
 ) {
     for first in (0..VECTORS).step_by(vectors) {
-        let panel = panel.wrapping_add(first * LANES * T::PER);
-        let sums = sums.each_mut().map(|sums| &mut sums[first * LANES..]);
         // SAFETY: passed on.
         unsafe {
-            match (vectors, height) {
-                (2, 1) => tile::<S, T, 2, 1>(panel, x, depth, ahead, sums),
-                (2, 2) => tile::<S, T, 2, 2>(panel, x, depth, ahead, sums),
-                (1, 1) if S::REGISTERS < 32 => tile::<S, T, 1, 1>(panel, x, depth, ahead, sums),
-                (1, 2) if S::REGISTERS < 32 => tile::<S, T, 1, 2>(panel, x, depth, ahead, sums),
-                (1, 3) if S::REGISTERS < 32 => tile::<S, T, 1, 3>(panel, x, depth, ahead, sums),
-                (1, 4) if S::REGISTERS < 32 => tile::<S, T, 1, 4>(panel, x, depth, ahead, sums),
-                (2, 3) if S::REGISTERS >= 32 => tile::<S, T, 2, 3>(panel, x, depth, ahead, sums),
-                (2, 4) if S::REGISTERS >= 32 => tile::<S, T, 2, 4>(panel, x, depth, ahead, sums),
-                (2, 5) if S::REGISTERS >= 32 => tile::<S, T, 2, 5>(panel, x, depth, ahead, sums),
-                (2, 6) if S::REGISTERS >= 32 => tile::<S, T, 2, 6>(panel, x, depth, ahead, sums),
-                (2, 7) if S::REGISTERS >= 32 => tile::<S, T, 2, 7>(panel, x, depth, ahead, sums),
-                (2, 8) if S::REGISTERS >= 32 => tile::<S, T, 2, 8>(panel, x, depth, ahead, sums),
-                _ => unreachable!("{height} rows are more than registers hold"),
+            match (vectors, sums.len()) {
+                (2, 1) => tile::<S, T, 2, 1>(panel, x, depth, ahead, sums, first),
+                (2, 2) => tile::<S, T, 2, 2>(panel, x, depth, ahead, sums, first),
+                (1, 1) if S::REGISTERS < 32 => tile::<S, T, 1, 1>(panel, x, depth, ahead, sums, first),
+                (1, 2) if S::REGISTERS < 32 => tile::<S, T, 1, 2>(panel, x, depth, ahead, sums, first),
+                (1, 3) if S::REGISTERS < 32 => tile::<S, T, 1, 3>(panel, x, depth, ahead, sums, first),
+                (1, 4) if S::REGISTERS < 32 => tile::<S, T, 1, 4>(panel, x, depth, ahead, sums, first),
+                (2, 3) if S::REGISTERS >= 32 => tile::<S, T, 2, 3>(panel, x, depth, ahead, sums, first),
+                (2, 4) if S::REGISTERS >= 32 => tile::<S, T, 2, 4>(panel, x, depth, ahead, sums, first),
+                (2, 5) if S::REGISTERS >= 32 => tile::<S, T, 2, 5>(panel, x, depth, ahead, sums, first),
+                (2, 6) if S::REGISTERS >= 32 => tile::<S, T, 2, 6>(panel, x, depth, ahead, sums, first),
+                (2, 7) if S::REGISTERS >= 32 => tile::<S, T, 2, 7>(panel, x, depth, ahead, sums, first),
+                (2, 8) if S::REGISTERS >= 32 => tile::<S, T, 2, 8>(panel, x, depth, ahead, sums, first),
+                (_, height) => unreachable!("{height} rows are more than registers hold"),
             }
         }
     }
 }
 
-/// `V` vectors of weight rows and `H` activation rows, their sums in registers and then in `to`.
+/// `V` vectors of weight rows from vector `first` of a panel's on and `H` activation rows, their sums in registers
+/// meanwhile.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     panel: *const T,
-    x: *const f32,
+    (x, stride): (*const f32, usize),
     depth: usize,
     ahead: &mut Ahead,
-    to: [&mut [f32]; HEIGHT],
+    kept: &mut [Sums],
+    first: usize,
 ) {
+    // Where registers are few, so are the multiply-adds between two steps.
+    let step = if S::REGISTERS < 32 { 8 } else { 2 };
+    let panel = panel.wrapping_add(first * LANES * T::PER);
     // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; H];
-        let mut k = 0;
-        while k + 2 <= depth {
-            ahead.step(2 * ROWS * size_of::<T>());
-            let (mut first, mut second) = ([S::splat(0.0); V], [S::splat(0.0); V]);
-            for (v, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
-                [*first, *second] = T::load_two::<S>(panel.add(k * ROWS + v * LANES * T::PER));
+        for (sums, kept) in sums.iter_mut().zip(&mut *kept) {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = S::load(kept[(first + v) * LANES..].as_ptr());
             }
-            add::<S, V, H>(&mut sums, first, x.add(k), depth);
-            add::<S, V, H>(&mut sums, second, x.add(k + 1), depth);
+        }
+        // In registers, too.
+        let mut asked = *ahead;
+        let mut k = 0;
+        while k + step <= depth {
+            asked.step(step * ROWS * size_of::<T>());
+            let (panel, x) = (panel.add(k * ROWS), x.add(k));
+            for k in (0..step).step_by(2) {
+                add_two::<S, T, V, H>(&mut sums, panel.add(k * ROWS), x.add(k), stride);
+            }
+            k += step;
+        }
+        while k + 2 <= depth {
+            add_two::<S, T, V, H>(&mut sums, panel.add(k * ROWS), x.add(k), stride);
             k += 2;
         }
         if k < depth {
@@ -293,17 +339,37 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             for (v, w) in w.iter_mut().enumerate() {
                 *w = T::load::<S>(panel.add(k * ROWS + v * LANES * T::PER));
             }
-            add::<S, V, H>(&mut sums, w, x.add(k), depth);
+            add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
-        for (sums, to) in sums.into_iter().zip(to) {
-            for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(LANES)) {
-                S::store(to.as_mut_ptr(), sum);
+        *ahead = asked;
+        for (sums, kept) in sums.into_iter().zip(kept) {
+            for (v, sum) in sums.into_iter().enumerate() {
+                S::store(kept[(first + v) * LANES..].as_mut_ptr(), sum);
             }
         }
     }
 }
 
-/// sums[h, v] += w[v] * x[h], where rows of `x` are `depth` apart.
+/// [`add`] of two successive elements.
+#[inline(always)]
+unsafe fn add_two<S: Simd, T: Stored, const V: usize, const H: usize>(
+    sums: &mut [[S::V; V]; H],
+    panel: *const T,
+    x: *const f32,
+    stride: usize,
+) {
+    // SAFETY: the caller vouches for both, of V vectors and H rows.
+    unsafe {
+        let (mut first, mut second) = ([S::splat(0.0); V], [S::splat(0.0); V]);
+        for (v, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
+            [*first, *second] = T::load_two::<S>(panel.add(v * LANES * T::PER));
+        }
+        add::<S, V, H>(sums, first, x, stride);
+        add::<S, V, H>(sums, second, x.add(1), stride);
+    }
+}
+
+/// sums[h, v] += w[v] * x[h], where rows of `x` are `stride` apart.
 ///
 /// A function, and loops rather than closures in it: these would be compiled without the instructions that the
 /// processor has.
@@ -312,12 +378,12 @@ unsafe fn add<S: Simd, const V: usize, const H: usize>(
     sums: &mut [[S::V; V]; H],
     w: [S::V; V],
     x: *const f32,
-    depth: usize,
+    stride: usize,
 ) {
     for (h, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller vouches for an element of H rows.
         unsafe {
-            let x = S::splat(*x.add(h * depth));
+            let x = S::splat(*x.add(h * stride));
             for (sum, w) in sums.iter_mut().zip(w) {
                 *sum = S::fma(w, x, *sum);
             }

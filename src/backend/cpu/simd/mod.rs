@@ -117,6 +117,11 @@ impl Isa {
         }
     }
 
+    /// Whether the processor has products of bf16, which others make of products of f32.
+    pub fn multiplies_bf16(self) -> bool {
+        matches!(self, Self::Amx | Self::Avx512Bf16)
+    }
+
     /// Whether products of bf16 weights go by [`tiles`]. All instruction sets that say the same give the same bits.
     pub fn by_tiles(self) -> bool {
         matches!(self, Self::Amx | Self::AmxPortable)
@@ -132,6 +137,9 @@ impl Isa {
 pub trait Simd: Copy {
     /// Vectors that the processor's registers hold.
     const REGISTERS: usize;
+    /// Bytes before those that are read of one stream at which memory is best asked for more, where reading is all that
+    /// takes time.
+    const AHEAD: usize;
     /// Whether products of bf16 go by `Tiles`; if not, there may be none.
     const BY_TILES: bool;
     type Tiles: Tiles;

@@ -17,6 +17,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 
 impl<const TILES: bool> Simd for Family<TILES> {
     const REGISTERS: usize = 4;
+    const AHEAD: usize = 1 << 10;
     const BY_TILES: bool = TILES;
     type Tiles = Emulated;
     type V = [f32; LANES];
