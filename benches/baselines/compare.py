@@ -155,8 +155,8 @@ def main() -> None:
             record = records[cell, engine] = run(command)
             times.setdefault(cell, {}).setdefault(engine, []).append(seconds(record))
             print(f"round {round_ + 1}: {' '.join(map(str, cell))} {engine}: {times[cell][engine][-1]:.3f} s", file=sys.stderr)
-        # After each round, so that one that is broken off leaves something.
-        write(args, times, records)
+            # Each time: a round takes minutes, and one that is broken off leaves something.
+            write(args, times, records)
     show(args, times)
 
 

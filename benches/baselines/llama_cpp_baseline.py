@@ -13,6 +13,7 @@ The package is compiled when it is installed, for the processor at hand. One lin
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -85,6 +86,12 @@ def draw(logits: np.ndarray, temperature: float, top_k: int, rng: np.random.Gene
     return int(kept[np.argmax(np.exp(scaled - scaled.max()) / rng.standard_exponential(len(kept), np.float32))])
 
 
+def warn(level: int, text: bytes, _data: object) -> None:
+    """Passes on llama.cpp's warnings and errors, and none of the hundreds of lines about what it builds."""
+    if level in (3, 4):
+        print(text.decode(errors="replace"), end="", file=sys.stderr)
+
+
 class Engine:
     """A loaded model with a context for so many sequences."""
 
@@ -92,6 +99,9 @@ class Engine:
         import llama_cpp
 
         self.api = llama_cpp
+        # Kept, as llama.cpp calls it as long as it runs.
+        self.log = llama_cpp.llama_log_callback(warn)
+        llama_cpp.llama_log_set(self.log, None)
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         if not self.model:
