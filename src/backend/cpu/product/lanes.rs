@@ -308,8 +308,9 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     kept: &mut [Sums],
     first: usize,
 ) {
-    // Where registers are few, so are the multiply-adds between two steps.
-    let step = if S::REGISTERS < 32 { 8 } else { 2 };
+    // Where registers are few, so are the multiply-adds between two steps. Half a KB is a step: what is asked for 1 KB
+    // ahead is still to come when it is over.
+    let step = if S::REGISTERS < 32 { 16 / size_of::<T>() } else { 2 };
     let panel = panel.wrapping_add(first * LANES * T::PER);
     // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
     unsafe {
