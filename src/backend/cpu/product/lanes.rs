@@ -109,10 +109,10 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 
 /// As [`super::product`], of a weight in this [`arrangement`] and rows as they are.
 ///
-/// Goes through the weight once: a panel, a part of it after the other, meets all activation rows, some at a time, while
-/// it is in the cache. Memory
-/// is read in the order of its addresses, one panel after the other: on two Zen 5 cores, two rows and 134 MB of bf16,
-/// at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by side at 38 to 40.
+/// Goes through the weight once: a panel, a part of it after the other, meets all activation rows, some at a time,
+/// while it is in the cache. Memory is read in the order of its addresses, one panel after the other: on two Zen 5
+/// cores, two rows and 134 MB of bf16, at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by
+/// side at 38 to 40.
 ///
 /// # Safety
 /// As there.
