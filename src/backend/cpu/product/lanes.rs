@@ -21,7 +21,7 @@ const PART: usize = 64;
 
 /// Bytes of weights that are asked for before they are needed where a part is gone through several times: with less,
 /// they come too late. What is read once wants [`Simd::AHEAD`].
-const AHEAD: usize = 8 << 10;
+const LEAD: usize = 8 << 10;
 
 /// Sums of activation rows and a panel.
 type Sums = [f32; ROWS];
@@ -125,7 +125,7 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
     let block = BLOCK / height * height;
     let passes = groups * VECTORS / vectors;
     // What is gone through once need not wait in the first cache.
-    let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, AHEAD) };
+    let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, LEAD) };
     let mut sums = [[0f32; ROWS]; BLOCK];
     let Range { mut start, end } = piece.rows;
     while start < end {
@@ -161,9 +161,9 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: P
 
 /// What a processor's registers and memory are good for.
 struct Fit {
-    /// The most vectors of weight rows and
+    /// The most vectors of weight rows that activation rows meet at once.
     vectors: usize,
-    /// activation rows that meet at once: no more sums than registers hold beside what they are made of.
+    /// The most such rows: no more sums than registers hold beside what they are made of.
     rows: usize,
     /// [`Simd::AHEAD`]
     ahead: usize,
