@@ -404,9 +404,86 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
 
 constexpr int STAGE_STEPS = 4;                                  // steps of K in a stage
 constexpr uint32_t STAGE_DEPTH = STAGE_STEPS * STEP;            // of K: a row of activations is 128 bytes
-constexpr uint32_t STAGE_UNITS = STAGE_DEPTH / 8;               // 16-byte units of it
+constexpr uint32_t ROW_UNITS = STAGE_DEPTH / 8;                 // 16-byte units of it
+constexpr uint32_t TILE_UNITS = STAGE_STEPS * TILE_VECTORS;     // and of a tile of weights
+
+// A thread's copies of the weights of a stage, [tile][step][lane] there as in memory. Where there are two matrices,
+// their tiles take turns. A thread copies the same unit of every ABREAST-th tile; where from is carried from stage to
+// stage, and found zeros alone once K is over.
+template <int MATRICES, int TILES>
+struct WeightCopies {
+  static constexpr int ABREAST = PRODUCT_THREADS / TILE_UNITS;  // tiles that the threads copy at once
+  static constexpr int COUNT = TILES / ABREAST;                 // a thread's units
+  static_assert(TILES % ABREAST == 0 && ABREAST % MATRICES == 0, "as many for every thread, of one matrix");
+  const uint4* at;       // the unit in the first of its tiles
+  uint32_t tile_stride;  // units from a matrix's tile to the next
+  int tiles, steps;      // that there are from this tile and this step on
+
+  __device__ __forceinline__ WeightCopies(const bf16* const (&weights)[MATRICES], uint32_t width, uint32_t depth) {
+    const uint32_t unit = threadIdx.x % TILE_UNITS, abreast = threadIdx.x / TILE_UNITS;
+    const uint32_t first = blockIdx.y * (TILES / MATRICES) + abreast / MATRICES, all_steps = ceil_div(depth, STEP);
+    const bf16* matrix = abreast % MATRICES == 0 ? weights[0] : weights[MATRICES - 1];
+    tile_stride = all_steps * TILE_VECTORS;
+    at = reinterpret_cast<const uint4*>(matrix) + size_t(first) * tile_stride + unit;
+    tiles = int(ceil_div(width, 16)) - int(first);
+    steps = int(all_steps) - int(unit / TILE_VECTORS);
+  }
+
+  // The i-th into a stage.
+  __device__ __forceinline__ void copy(int i, unsigned char* stage) const {
+    const int tile = i * (ABREAST / MATRICES);
+    const bool some = steps > 0 && tile < tiles;
+    cp_async_16(stage + (i * PRODUCT_THREADS + threadIdx.x) * 16, at + size_t(tile) * tile_stride, some ? 16 : 0);
+  }
+
+  __device__ __forceinline__ void next_stage() {
+    at += TILE_UNITS;
+    steps -= STAGE_STEPS;
+  }
+};
+
+// The same of the activations. A row is eight units of 16 bytes, unit u of row r in the place u ^ r % 8, so that ldmatrix
+// finds the same unit of eight rows in eight different places.
+template <int ROWS>
+struct InputCopies {
+  static constexpr int ABREAST = PRODUCT_THREADS / ROW_UNITS;  // rows that the threads copy at once
+  static constexpr int COUNT = ROWS / ABREAST;
+  static_assert(ROWS % ABREAST == 0 && ABREAST % 8 == 0, "as many for every thread, in the same place");
+  const bf16* at;      // the unit in the first of its rows
+  uint32_t depth;      // K
+  uint32_t place;      // of the unit in a stage, in bytes
+  int rows, columns;   // that there are from this row and this unit on
+
+  __device__ __forceinline__ InputCopies(const bf16* input, uint32_t all_rows, uint32_t depth) : depth(depth) {
+    const uint32_t row = threadIdx.x / ROW_UNITS, unit = threadIdx.x % ROW_UNITS, first = blockIdx.x * ROWS + row;
+    at = input + size_t(first) * depth + unit * 8;
+    place = (row * ROW_UNITS + (unit ^ row % 8)) * 16;
+    rows = int(all_rows) - int(first);
+    columns = int(depth) - int(unit * 8);
+  }
+
+  __device__ __forceinline__ void copy(int i, unsigned char* stage) const {
+    const int row = i * ABREAST;
+    const bool some = columns > 0 && row < rows;
+    cp_async_16(stage + place + row * ROW_UNITS * 16, at + size_t(row) * depth, some ? 16 : 0);
+  }
+
+  __device__ __forceinline__ void next_stage() {
+    at += STAGE_DEPTH;
+    columns -= int(STAGE_DEPTH);
+  }
+};
+
+// A condition that the compiler knows, as an argument of a lambda.
+template <bool VALUE>
+struct Known {
+  static constexpr bool value = VALUE;
+};
 
 // Blocks as for the thin shape. Dynamic shared memory: the stages, or what is stored (backend/cuda/product.rs).
+//
+// A step's fragments are loaded while the step before is multiplied, over the barrier between stages, too; and each step
+// has its share of the copies of the stage to come. So tensor cores wait for neither.
 template <int TILES, int ROW_TILES, int WARPS_OVER_TILES, int STAGES, class Epilogue>
 __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
                                              const bf16* input,  // (R, K)
@@ -414,65 +491,65 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
                                              uint32_t rows,      // R
                                              uint32_t width,     // N, of each matrix
                                              uint32_t depth) {   // K
-  constexpr int TILES_EACH = TILES / Epilogue::MATRICES;
   constexpr uint32_t ROWS = 8 * ROW_TILES;
   constexpr int MINE = TILES / WARPS_OVER_TILES;                              // a warp's weight tiles
   constexpr int MY_ROW_TILES = ROW_TILES * WARPS_OVER_TILES / int(SLICES);    // and its row tiles
   static_assert(MINE >= 1 && MY_ROW_TILES >= 2 && MY_ROW_TILES % 2 == 0, "ldmatrix brings two row tiles");
-  constexpr uint32_t WEIGHT_BYTES = TILES * STAGE_STEPS * TILE_VECTORS * 16;
-  constexpr uint32_t STAGE_BYTES = WEIGHT_BYTES + ROWS * STAGE_DEPTH * 2;
+  constexpr uint32_t WEIGHT_BYTES = TILES * TILE_UNITS * 16, ROW_BYTES = ROW_UNITS * 16;
+  constexpr uint32_t STAGE_BYTES = WEIGHT_BYTES + ROWS * ROW_BYTES;
   DYN_SMEM(shared);
 
   const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const uint32_t row_0 = blockIdx.x * ROWS;
-  const uint32_t steps = ceil_div(depth, STEP), per_slice = ceil_div(steps, SLICES);
-  const uint32_t tiles = ceil_div(width, 16), stages = ceil_div(steps, uint32_t(STAGE_STEPS));
+  const uint32_t per_slice = ceil_div(ceil_div(depth, STEP), SLICES), stages = ceil_div(depth, STAGE_DEPTH);
 
-  // Weights of a stage as they lie: [tile][step][lane].
-  auto copy_weights = [&](uint32_t stage) {
-    unsigned char* to = shared + stage % STAGES * STAGE_BYTES;
-    constexpr uint32_t VECTORS = STAGE_STEPS * TILE_VECTORS;
-    static_assert(TILES * VECTORS % PRODUCT_THREADS == 0, "as many for every thread");
-#pragma unroll
-    for (uint32_t i = 0; i < TILES * VECTORS / PRODUCT_THREADS; i++) {
-      const uint32_t unit = i * PRODUCT_THREADS + threadIdx.x;
-      const uint32_t tile = unit / VECTORS, vector = unit % VECTORS, step = stage * STAGE_STEPS + vector / WARP;
-      const uint32_t n = blockIdx.y * TILES_EACH + tile % TILES_EACH;
-      const bool some = n < tiles && step < steps;
-      const size_t at = some ? (size_t(n) * steps + stage * STAGE_STEPS) * TILE_VECTORS + vector : 0;
-      const bf16* matrix = tile < TILES_EACH ? weights[0] : weights[Epilogue::MATRICES - 1];
-      cp_async_16(to + unit * 16, reinterpret_cast<const uint4*>(matrix) + at, some ? 16 : 0);
-    }
-  };
-  // Activations of a stage: a row is eight units of 16 bytes, unit u of row r in the place u ^ r % 8, so that
-  // ldmatrix finds the same unit of eight rows in eight different places.
-  auto copy_input = [&](uint32_t stage) {
-    unsigned char* to = shared + stage % STAGES * STAGE_BYTES + WEIGHT_BYTES;
-    static_assert(ROWS * STAGE_UNITS % PRODUCT_THREADS == 0, "as many for every thread");
-#pragma unroll
-    for (uint32_t i = 0; i < ROWS * STAGE_UNITS / PRODUCT_THREADS; i++) {
-      const uint32_t place = i * PRODUCT_THREADS + threadIdx.x;
-      const uint32_t row = place / STAGE_UNITS, unit = place % STAGE_UNITS, k = stage * STAGE_DEPTH + unit * 8;
-      const bool some = row_0 + row < rows && k < depth;
-      const bf16* at = some ? input + size_t(row_0 + row) * depth + k : input;
-      cp_async_16(to + (row * STAGE_UNITS + (unit ^ row % 8)) * 16, at, some ? 16 : 0);
-    }
-  };
-
+  WeightCopies<Epilogue::MATRICES, TILES> weight_copies(weights, width, depth);
+  InputCopies<ROWS> input_copies(input, rows, depth);
   for (uint32_t stage = 0; stage < STAGES - 1; stage++) {
-    if (stage < stages) copy_weights(stage);
+#pragma unroll
+    for (int i = 0; i < weight_copies.COUNT; i++) weight_copies.copy(i, shared + stage * STAGE_BYTES);
+    weight_copies.next_stage();
   }
   grid_dependency_wait();
   for (uint32_t stage = 0; stage < STAGES - 1; stage++) {
-    if (stage < stages) copy_input(stage);
+#pragma unroll
+    for (int i = 0; i < input_copies.COUNT; i++) input_copies.copy(i, shared + stage * STAGE_BYTES + WEIGHT_BYTES);
+    input_copies.next_stage();
     cp_async_commit();  // the first group has the weights of all these stages
   }
 
+  struct Fragments {
+    uint32_t a[MINE][4], b[MY_ROW_TILES][2];
+  };
   const uint32_t my_tile = warp % WARPS_OVER_TILES * MINE, my_row = warp / WARPS_OVER_TILES * MY_ROW_TILES * 8;
-  // Of each two row tiles: their first eight rows, columns 0..7 and 8..15 of a step, then their last eight.
+  const uint32_t a_place = (my_tile * TILE_UNITS + lane) * 16;
+  // Of each two row tiles: their first eight rows, columns 0..7 and 8..15 of a step, then their last eight. Two units
+  // further is another place of the same 128 bytes: some of its bits are others.
   const uint32_t matrix_row = my_row + lane / 16 * 8 + lane % 8, matrix_unit = lane / 8 % 2;
+  const uint32_t b_place = WEIGHT_BYTES + matrix_row * ROW_BYTES + (matrix_unit ^ matrix_row % 8) * 16;
+  auto load = [&](Fragments& to, uint32_t stage, int step) {
+#pragma unroll
+    for (int pair = 0; pair < MY_ROW_TILES / 2; pair++) {
+      uint32_t r[4];
+      ldmatrix_x4(r, shared + ((stage + b_place) ^ (step * 2 * 16)) + pair * 16 * ROW_BYTES);
+      to.b[2 * pair][0] = r[0], to.b[2 * pair][1] = r[1];
+      to.b[2 * pair + 1][0] = r[2], to.b[2 * pair + 1][1] = r[3];
+    }
+#pragma unroll
+    for (int tile = 0; tile < MINE; tile++) {
+      const uint4 v = load_16(shared + stage + a_place + (tile * TILE_UNITS + step * TILE_VECTORS) * 16);
+      to.a[tile][0] = v.x, to.a[tile][1] = v.y, to.a[tile][2] = v.z, to.a[tile][3] = v.w;
+    }
+  };
   float totals[MINE][MY_ROW_TILES][4] = {};
   float sums[MINE][MY_ROW_TILES][4] = {};
+  auto multiply = [&](const Fragments& of) {
+#pragma unroll
+    for (int tile = 0; tile < MINE; tile++) {
+#pragma unroll
+      for (int row = 0; row < MY_ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], of.a[tile], of.b[row]);
+    }
+  };
   auto close_slice = [&]() {
 #pragma unroll
     for (int tile = 0; tile < MINE; tile++) {
@@ -486,44 +563,46 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
       }
     }
   };
+
+  Fragments fragments[2] = {};  // before the first step: zeros, which add nothing
   uint32_t slice_end = per_slice;
-  for (uint32_t stage = 0; stage < stages; stage++) {
-    cp_async_wait<STAGES - 2>();
-    __syncthreads();  // all have this stage, and have done with the one before it, whose place is taken now
-    if (stage + STAGES - 1 < stages) {
-      copy_weights(stage + STAGES - 1);
-      copy_input(stage + STAGES - 1);
-    }
-    cp_async_commit();
-    if (stage + STAGES >= stages) grid_dependency_trigger();
-    const unsigned char* a_stage = shared + stage % STAGES * STAGE_BYTES;
-    const unsigned char* b_stage = a_stage + WEIGHT_BYTES;
+  uint32_t from = 0, to = (STAGES - 1) * STAGE_BYTES;  // the stage that is there, and the one that is copied
+  auto load_and_multiply = [&](uint32_t first, auto ends) {
 #pragma unroll
     for (int i = 0; i < STAGE_STEPS; i++) {
-      const uint32_t step = stage * STAGE_STEPS + i;
-      if (step >= steps) break;
-      if (step == slice_end) {
+      load(fragments[i % 2], from, i);
+#pragma unroll
+      for (int copy = i; copy < weight_copies.COUNT + input_copies.COUNT; copy += STAGE_STEPS) {
+        if (copy < weight_copies.COUNT) {
+          weight_copies.copy(copy, shared + to);
+        } else {
+          input_copies.copy(copy - weight_copies.COUNT, shared + to + WEIGHT_BYTES);
+        }
+      }
+      multiply(fragments[(i + 1) % 2]);
+      if (ends.value && first + i == slice_end) {
         close_slice();
         slice_end += per_slice;
       }
-      uint32_t b[MY_ROW_TILES][2];
-#pragma unroll
-      for (int pair = 0; pair < MY_ROW_TILES / 2; pair++) {
-        const uint32_t row = matrix_row + pair * 16, unit = i * 2 + matrix_unit;
-        uint32_t r[4];
-        ldmatrix_x4(r, b_stage + (row * STAGE_UNITS + (unit ^ row % 8)) * 16);
-        b[2 * pair][0] = r[0], b[2 * pair][1] = r[1];
-        b[2 * pair + 1][0] = r[2], b[2 * pair + 1][1] = r[3];
-      }
-#pragma unroll
-      for (int tile = 0; tile < MINE; tile++) {
-        const uint4 v = load_16(a_stage + (((my_tile + tile) * STAGE_STEPS + i) * TILE_VECTORS + lane) * 16);
-        const uint32_t a[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int row = 0; row < MY_ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
-      }
     }
+  };
+  for (uint32_t stage = 0; stage < stages; stage++) {
+    cp_async_wait<STAGES - 2>();
+    __syncthreads();  // all have this stage, and have loaded the last of the one before it, whose place is taken now
+    if (stage + STAGES >= stages) grid_dependency_trigger();
+    // Most stages have no slice's end, and are spared 64 additions under a condition for each step.
+    if (slice_end < (stage + 1) * STAGE_STEPS) {
+      load_and_multiply(stage * STAGE_STEPS, Known<true>());
+    } else {
+      load_and_multiply(stage * STAGE_STEPS, Known<false>());
+    }
+    weight_copies.next_stage();
+    input_copies.next_stage();
+    cp_async_commit();
+    to = from;
+    from = from == (STAGES - 1) * STAGE_BYTES ? 0 : from + STAGE_BYTES;
   }
+  multiply(fragments[1]);
   close_slice();
   cp_async_wait<0>();
   __syncthreads();  // the stages are free
@@ -554,7 +633,8 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
       float2 y[Epilogue::MATRICES];
 #pragma unroll
       for (int matrix = 0; matrix < Epilogue::MATRICES; matrix++) {
-        y[matrix] = *reinterpret_cast<const float2*>(stored + r * STRIDE + matrix * 16 * TILES_EACH + column);
+        const uint32_t tile = column / 16 * Epilogue::MATRICES + matrix;
+        y[matrix] = *reinterpret_cast<const float2*>(stored + r * STRIDE + tile * 16 + column % 16);
       }
       epilogue.store(early, row_0 + r, n, y);
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use common::simt::{WAYS, device, executor};
 use common::{cuda_executors, gpu, skip};
-use smalti::backend::cuda::device::{Device, Mapped, Memory, Ptr, Stream};
+use smalti::backend::cuda::device::{Capacity, Device, Mapped, Memory, Ptr, Stream};
 use smalti::backend::cuda::driver::CudaDevice;
 use smalti::backend::cuda::{CudaExecutor, arithmetic_rate};
 use smalti::backend::{Executor, Plan};
@@ -137,7 +137,7 @@ impl Device for Failed {
         "failed".into()
     }
 
-    fn multiprocessors(&self) -> usize {
+    fn capacity(&self) -> Capacity {
         unreachable!()
     }
 
@@ -207,7 +207,7 @@ fn what_the_arithmetic_rate_counts_is_computed() {
     let product = |row: usize, column: usize| (0..16).map(|k| a[row][k] * b[k][column]).sum::<f64>();
     let check = |device: &Arc<dyn Device>| {
         let sums = arithmetic_rate::sums(device, TIMES).expect("it runs");
-        assert_eq!(sums.len(), 2 * device.multiprocessors() * 256);
+        assert_eq!(sums.len(), 2 * device.capacity().multiprocessors * 256);
         for (thread, &sum) in sums.iter().enumerate() {
             let (g, t) = (thread % 32 / 4, 2 * (thread % 4));
             let lane = [(g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1)].map(|(row, column)| product(row, column));

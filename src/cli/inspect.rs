@@ -63,7 +63,7 @@ pub struct Args {
 const MOST_PICTURES: usize = 1 << 16;
 
 /// The card that launches are listed for: an H100 or H200.
-const MULTIPROCESSORS: usize = 132;
+const CARD: cuda::device::Capacity = cuda::device::Capacity { multiprocessors: 132, shared_bytes: 227 * 1024 };
 
 impl Args {
     fn on_cuda(&self) -> bool {
@@ -228,7 +228,7 @@ fn plan(args: &Args, title: &str, graph: &Graph, phase: PhaseId, load: &Load) ->
 /// What the CUDA executor launches.
 fn launches(graph: &Graph, phase: PhaseId, extent: Extent) -> String {
     let shape = |[x, y, z]: [u32; 3]| [x, y, z].map(|n| n.to_string()).join(" x ");
-    let of = |node: &Node| cuda::launches(graph, &node.op, extent, MULTIPROCESSORS);
+    let of = |node: &Node| cuda::launches(graph, &node.op, extent, CARD);
     let lines = |node: &Node| match of(node) {
         Err(why) => vec![vec![format!("none: {why}")]],
         Ok(launches) => {
@@ -243,7 +243,8 @@ fn launches(graph: &Graph, phase: PhaseId, extent: Extent) -> String {
     let nodes = graph.nodes(phase);
     let rows = [vec![header], by_layer(nodes, lines)].concat();
     let count: usize = nodes.iter().map(|node| of(node).map_or(0, |launches| launches.len())).sum();
-    format!("\nlaunches on a card of {MULTIPROCESSORS} multiprocessors, {count} in all:\n{}", Table { left: 2, rows })
+    let multiprocessors = CARD.multiprocessors;
+    format!("\nlaunches on a card of {multiprocessors} multiprocessors, {count} in all:\n{}", Table { left: 2, rows })
 }
 
 /// Bytes, FLOPs and the floor.

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use smalti::backend::cuda::CudaExecutor;
-use smalti::backend::cuda::device::{Device, Launch, Mapped, Memory, Ptr, Recording, Stream};
+use smalti::backend::cuda::device::{Capacity, Device, Launch, Mapped, Memory, Ptr, Recording, Stream};
 use smalti::{Error, Result};
 use smalti_simt::{Build, Copies, Order, Simt};
 
@@ -52,8 +52,8 @@ impl Device for SimtDevice {
         format!("simt ({:?})", self.way)
     }
 
-    fn multiprocessors(&self) -> usize {
-        self.multiprocessors
+    fn capacity(&self) -> Capacity {
+        Capacity { multiprocessors: self.multiprocessors, shared_bytes: 227 * 1024 }
     }
 
     fn memory(&self) -> Result<Memory> {

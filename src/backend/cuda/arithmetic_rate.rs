@@ -47,7 +47,7 @@ struct Products {
 
 impl Products {
     fn new(device: &Arc<dyn Device>) -> Result<Self> {
-        let blocks = BLOCKS_PER_MULTIPROCESSOR * device.multiprocessors();
+        let blocks = BLOCKS_PER_MULTIPROCESSOR * device.capacity().multiprocessors;
         Ok(Self {
             stream: device.stream()?,
             out: DeviceBuffer::new(device, blocks * THREADS * size_of::<f32>())?,

@@ -138,7 +138,7 @@ impl Lower for Conv2d {
 
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let images = cx.extent.rows;
-        let tile = self.tile(cx.graph, images, cx.multiprocessors);
+        let tile = self.tile(cx.graph, images, cx.capacity.multiprocessors);
         let [map, channels] = tile.grid(self.kernel.output(self.size), self.channels_out);
         let norm = |id: fn(&crate::graph::ops::Norm) -> WeightId| {
             self.norm.as_ref().map_or(Ptr::NULL, |norm| cx.weight(id(norm)))

@@ -120,6 +120,15 @@ impl Launch {
     }
 }
 
+/// What decides how work is cut into blocks, never an order of summation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Streaming multiprocessors: how many blocks keep the device busy.
+    pub multiprocessors: usize,
+    /// Shared memory that a block may ask for.
+    pub shared_bytes: usize,
+}
+
 /// Memory of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -139,8 +148,7 @@ pub trait Device: Send + Sync {
     /// The card, for people.
     fn describe(&self) -> String;
 
-    /// Streaming multiprocessors: how many blocks keep the device busy.
-    fn multiprocessors(&self) -> usize;
+    fn capacity(&self) -> Capacity;
 
     fn memory(&self) -> Result<Memory>;
 

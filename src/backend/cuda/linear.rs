@@ -11,7 +11,7 @@ use crate::graph::{Elem, Graph, WeightId};
 const GELU_TANH: usize = 1;
 const OUT_IS_BF16: usize = 2;
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     16,
     [
         kernels::LINEAR_THIN_8,
@@ -19,7 +19,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::LINEAR_THIN_32,
         kernels::LINEAR_WIDE_64X32,
         kernels::LINEAR_WIDE_64X64,
+        kernels::LINEAR_WIDE_64X128,
         kernels::LINEAR_WIDE_128X128,
+        kernels::LINEAR_WIDE_160X128,
     ],
 );
 
@@ -50,7 +52,7 @@ impl Lower for ops::Linear {
         };
         let elem = if cx.elem(self.out) == Elem::Bf16 { OUT_IS_BF16 } else { 0 };
         let launch = product
-            .launch(product.choose(&SHAPES, cx.multiprocessors), cx.multiprocessors)
+            .launch(product.choose(&SHAPES, cx.capacity), cx.capacity)
             .arg(cx.buffer(self.out))
             .arg(cx.buffer(self.input))
             .arg(cx.weight(self.weight))

@@ -6,7 +6,7 @@ use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{self, Product, Shape};
 use crate::graph::{Elem, Graph, WeightId, ops};
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     16,
     [
         kernels::LINEAR_RESIDUAL_THIN_8,
@@ -14,7 +14,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::LINEAR_RESIDUAL_THIN_32,
         kernels::LINEAR_RESIDUAL_WIDE_64X32,
         kernels::LINEAR_RESIDUAL_WIDE_64X64,
+        kernels::LINEAR_RESIDUAL_WIDE_64X128,
         kernels::LINEAR_RESIDUAL_WIDE_128X128,
+        kernels::LINEAR_RESIDUAL_WIDE_160X128,
     ],
 );
 
@@ -34,7 +36,7 @@ impl Lower for ops::LinearResidual {
         let product =
             Product { rows: cx.extent.rows, width: self.width, depth: self.depth, matrices: 1, normed: false };
         let launch = product
-            .launch(product.choose(&SHAPES, cx.multiprocessors), cx.multiprocessors)
+            .launch(product.choose(&SHAPES, cx.capacity), cx.capacity)
             .arg(cx.buffer(self.x))
             .arg(cx.buffer(self.input))
             .arg(cx.weight(self.weight))

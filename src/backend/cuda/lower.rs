@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::device::{Launch, Ptr};
+use super::device::{Capacity, Launch, Ptr};
 use crate::graph::{BufferId, Elem, Extent, Graph, Op, WeightId};
 
 /// How an op becomes launches; implemented in the file of the op's name.
@@ -85,8 +85,7 @@ pub(super) struct Lowering<'a> {
     /// Rows and draws that are laid out; those beyond the run's are padding: `NO_SLOT` in the table of rows,
     /// `NO_ROW` in that of draws.
     pub extent: Extent,
-    /// How many blocks keep the device busy. Decides tiles, never an order of summation.
-    pub multiprocessors: usize,
+    pub capacity: Capacity,
 }
 
 impl Lowering<'_> {

@@ -6,7 +6,7 @@ use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{self, NormedInput, Product, Shape};
 use crate::graph::{Elem, Graph, WeightId, ops};
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     32,
     [
         kernels::NORM_GATED_GELU_THIN_8,
@@ -14,7 +14,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::NORM_GATED_GELU_THIN_32,
         kernels::NORM_GATED_GELU_WIDE_64X32,
         kernels::NORM_GATED_GELU_WIDE_64X64,
+        kernels::NORM_GATED_GELU_WIDE_64X128,
         kernels::NORM_GATED_GELU_WIDE_128X128,
+        kernels::NORM_GATED_GELU_WIDE_160X128,
     ],
 );
 
@@ -41,9 +43,9 @@ impl Lower for ops::NormGatedGelu {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let product =
             Product { rows: cx.extent.rows, width: self.hidden_dim, depth: self.dim, matrices: 2, normed: true };
-        let shape = product.choose(&SHAPES, cx.multiprocessors);
+        let shape = product.choose(&SHAPES, cx.capacity);
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.out)))
+            .pass(cx, shape, product.launch(shape, cx.capacity).arg(cx.buffer(self.out)))
             .arg(cx.weight(self.wi_0))
             .arg(cx.weight(self.wi_1))
             .size(cx.extent.rows)

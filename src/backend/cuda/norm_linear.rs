@@ -7,7 +7,7 @@ use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{self, NormedInput, Product, Shape};
 use crate::graph::{Elem, Graph, WeightId, ops};
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     16,
     [
         kernels::NORM_LINEAR_THIN_8,
@@ -15,7 +15,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::NORM_LINEAR_THIN_32,
         kernels::NORM_LINEAR_WIDE_64X32,
         kernels::NORM_LINEAR_WIDE_64X64,
+        kernels::NORM_LINEAR_WIDE_64X128,
         kernels::NORM_LINEAR_WIDE_128X128,
+        kernels::NORM_LINEAR_WIDE_160X128,
     ],
 );
 
@@ -46,10 +48,10 @@ impl Lower for ops::NormLinear {
 
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let product = Product { rows: cx.extent.rows, width: self.width, depth: self.depth, matrices: 1, normed: true };
-        let shape = product.choose(&SHAPES, cx.multiprocessors);
+        let shape = product.choose(&SHAPES, cx.capacity);
         let before = fragments::len(self.first, self.depth) * Elem::Bf16.size();
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.out)))
+            .pass(cx, shape, product.launch(shape, cx.capacity).arg(cx.buffer(self.out)))
             .arg(cx.weight(self.weight).offset(before))
             .size(cx.extent.rows)
             .size(self.width)

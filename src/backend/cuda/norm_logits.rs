@@ -6,7 +6,7 @@ use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{self, NormedInput, Product, Shape};
 use crate::graph::{Elem, Graph, WeightId, ops};
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     16,
     [
         kernels::NORM_LOGITS_THIN_8,
@@ -14,7 +14,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::NORM_LOGITS_THIN_32,
         kernels::NORM_LOGITS_WIDE_64X32,
         kernels::NORM_LOGITS_WIDE_64X64,
+        kernels::NORM_LOGITS_WIDE_64X128,
         kernels::NORM_LOGITS_WIDE_128X128,
+        kernels::NORM_LOGITS_WIDE_160X128,
     ],
 );
 
@@ -40,9 +42,9 @@ impl Lower for ops::NormLogits {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let product =
             Product { rows: cx.extent.rows, width: self.vocab_size, depth: self.dim, matrices: 1, normed: true };
-        let shape = product.choose(&SHAPES, cx.multiprocessors);
+        let shape = product.choose(&SHAPES, cx.capacity);
         let launch = input(self)
-            .pass(cx, shape, product.launch(shape, cx.multiprocessors).arg(cx.buffer(self.logits)))
+            .pass(cx, shape, product.launch(shape, cx.capacity).arg(cx.buffer(self.logits)))
             .arg(cx.weight(self.output))
             .size(cx.extent.rows)
             .size(self.vocab_size)

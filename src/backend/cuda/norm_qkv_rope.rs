@@ -6,7 +6,7 @@ use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{self, NormedInput, Product, Shape};
 use crate::graph::{Elem, Graph, WeightId, ops};
 
-const SHAPES: [Shape; 6] = product::shapes(
+const SHAPES: [Shape; 8] = product::shapes(
     16,
     [
         kernels::NORM_QKV_ROPE_THIN_8,
@@ -14,7 +14,9 @@ const SHAPES: [Shape; 6] = product::shapes(
         kernels::NORM_QKV_ROPE_THIN_32,
         kernels::NORM_QKV_ROPE_WIDE_64X32,
         kernels::NORM_QKV_ROPE_WIDE_64X64,
+        kernels::NORM_QKV_ROPE_WIDE_64X128,
         kernels::NORM_QKV_ROPE_WIDE_128X128,
+        kernels::NORM_QKV_ROPE_WIDE_160X128,
     ],
 );
 
@@ -47,10 +49,10 @@ impl Lower for ops::NormQkvRope {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let dim = self.cache.dim();
         let product = Product { rows: cx.extent.rows, width: 3 * dim, depth: dim, matrices: 1, normed: true };
-        let shape = product.choose(&SHAPES, cx.multiprocessors);
+        let shape = product.choose(&SHAPES, cx.capacity);
         let layer_bytes = self.cache.at(self.layer, 0, 0, 0) * self.cache.elem.size();
         let launch = product
-            .launch(shape, cx.multiprocessors)
+            .launch(shape, cx.capacity)
             .arg(cx.buffer(self.q))
             .arg(cx.buffer(self.k_cache).offset(layer_bytes))
             .arg(cx.buffer(self.v_cache).offset(layer_bytes))

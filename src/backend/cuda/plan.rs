@@ -93,7 +93,7 @@ impl CudaPlan {
                 scratch: self.scratch.ptr(),
                 counters: self.counters.ptr(),
                 extent: laid_out,
-                multiprocessors: self.device.multiprocessors(),
+                capacity: self.device.capacity(),
             };
             let laid = lay_out(&cx, phase);
             self.laid.insert(key, laid);

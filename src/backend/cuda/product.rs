@@ -4,13 +4,14 @@
 //! model of what each multiprocessor must fetch and compute, with an H200's figures and what the machine code for it
 //! shows, not on measurements.
 
-use super::device::{Kernel, Launch};
+use super::device::{Capacity, Kernel, Launch};
 use super::fragments;
 use super::kernels;
 use super::lower::{Arrangement, Lowering};
 use crate::graph::{BufferId, Elem, Graph, WeightId};
 
 pub(super) const THREADS: usize = 256;
+const WARP: usize = 32;
 
 /// Blocks of a thin shape for which a multiprocessor has room.
 const THIN_BLOCKS: usize = 2;
@@ -18,12 +19,15 @@ const THIN_BLOCKS: usize = 2;
 /// Rows of a block of `norm_rows` and `norm_rows_f32`.
 pub(super) const NORM_ROWS: usize = 8;
 
-/// What a multiprocessor fetches per clock, about, as its share from L2 (6 TB/s in all) and from memory, what it
-/// multiplies, and what a launch of `norm_rows` costs beside a clock per column.
+/// What a multiprocessor fetches per clock, about, as its share from L2 (6 TB/s in all) and from memory, what its shared
+/// memory takes or gives, what it multiplies; what a launch of `norm_rows` costs beside a clock per column, and what
+/// the barrier of a stage costs a block that has a multiprocessor to itself.
 const BYTES_PER_CLOCK: usize = 27;
 const MEMORY_BYTES_PER_CLOCK: usize = 18;
+const SHARED_BYTES_PER_CLOCK: usize = 128;
 const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
+const BARRIER_CLOCKS: usize = 60;
 
 /// A kernel of a product, and what one block of it does.
 pub(super) struct Shape {
@@ -40,10 +44,8 @@ pub(super) struct Shape {
 #[derive(Clone, Copy)]
 pub(super) struct Pipeline {
     stages: usize,
-    /// Clocks of a block's stage on the unit of a multiprocessor that has most to do, mostly shared memory.
-    busy_clocks: usize,
-    /// Clocks from a stage's beginning to its end where a block is by itself.
-    latency_clocks: usize,
+    /// A warp's weights and rows, which it loads from shared memory.
+    patch: [usize; 2],
     /// Blocks for which a multiprocessor has room.
     together: usize,
 }
@@ -64,30 +66,31 @@ impl Shape {
         self.pipeline.is_some()
     }
 
+    /// Bytes of a stage, weights and rows.
+    fn stage_bytes(&self) -> usize {
+        (self.weights + self.rows) * STAGE_DEPTH * Elem::Bf16.size()
+    }
+
     /// Dynamic shared memory: the stages in bf16, and in their place, later, the sums.
     fn shared_bytes(&self) -> usize {
         let Some(Pipeline { stages, .. }) = self.pipeline else { return 0 };
-        let stages = stages * (self.weights + self.rows) * STAGE_DEPTH * Elem::Bf16.size();
-        stages.max(self.rows * (self.weights + 4) * size_of::<f32>())
+        (stages * self.stage_bytes()).max(self.rows * (self.weights + 4) * size_of::<f32>())
     }
 }
 
 /// The shapes of a product with these kernels: three thin ones of 8, 16 and 32 rows, the first with
-/// `thin_weights` rows of weights, and three wide ones of 64 x 32, 64 x 64 and 128 x 128.
-pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 6]) -> [Shape; 6] {
-    let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_128x128] = kernels;
+/// `thin_weights` rows of weights, and five wide ones of 64 x 32, 64 x 64, 64 x 128, 128 x 128 and 160 x 128.
+pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 8]) -> [Shape; 8] {
+    let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_64x128, wide_128x128, wide_160x128] = kernels;
     [
         Shape::thin(thin_8, thin_weights, 8),
         Shape::thin(thin_16, 32, 16),
         Shape::thin(thin_32, 32, 32),
-        Shape::wide(wide_64x32, 64, 32, Pipeline { stages: 4, busy_clocks: 352, latency_clocks: 520, together: 4 }),
-        Shape::wide(wide_64x64, 64, 64, Pipeline { stages: 4, busy_clocks: 512, latency_clocks: 650, together: 2 }),
-        Shape::wide(
-            wide_128x128,
-            128,
-            128,
-            Pipeline { stages: 3, busy_clocks: 1100, latency_clocks: 1400, together: 1 },
-        ),
+        Shape::wide(wide_64x32, 64, 32, Pipeline { stages: 4, patch: [16, 16], together: 4 }),
+        Shape::wide(wide_64x64, 64, 64, Pipeline { stages: 4, patch: [32, 16], together: 2 }),
+        Shape::wide(wide_64x128, 64, 128, Pipeline { stages: 4, patch: [32, 32], together: 2 }),
+        Shape::wide(wide_128x128, 128, 128, Pipeline { stages: 3, patch: [64, 32], together: 1 }),
+        Shape::wide(wide_160x128, 160, 128, Pipeline { stages: 3, patch: [80, 32], together: 1 }),
     ]
 }
 
@@ -107,9 +110,15 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// The shape that takes the least time by the model; of equals, the one with the smallest blocks.
-    pub fn choose<'s>(&self, shapes: &'s [Shape; 6], multiprocessors: usize) -> &'s Shape {
-        shapes.iter().min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("there are six")
+    /// The shape that takes the least time by the model, of those for which a block has room; of equals, the one with the
+    /// smallest blocks.
+    pub fn choose<'s>(
+        &self,
+        shapes: &'s [Shape; 8],
+        Capacity { multiprocessors, shared_bytes }: Capacity,
+    ) -> &'s Shape {
+        let fit = shapes.iter().filter(|shape| shape.shared_bytes() <= shared_bytes);
+        fit.min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("thin ones need none")
     }
 
     /// Blocks of rows and blocks of columns.
@@ -121,15 +130,18 @@ impl Product {
         let elem = if self.normed && !shape.is_wide() { Elem::F32 } else { Elem::Bf16 };
         let bytes = shape.weights * Elem::Bf16.size() + shape.rows.min(self.rows) * elem.size();
         // Of a stage's columns: by one, small sizes would not differ.
-        let stage =
-            (STAGE_DEPTH * bytes / BYTES_PER_CLOCK).max(STAGE_DEPTH * shape.weights * shape.rows / FMAS_PER_CLOCK);
+        let fetched = STAGE_DEPTH * bytes / BYTES_PER_CLOCK;
+        let multiplied = STAGE_DEPTH * shape.weights * shape.rows / FMAS_PER_CLOCK;
         let blocks = self.blocks(shape).iter().product::<usize>();
         let all = match &shape.pipeline {
             // Blocks share what memory brings, whichever multiprocessor they are on.
-            None => self.depth * stage / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors,
-            Some(pipeline) => {
-                let busy = stage.max(pipeline.busy_clocks) * blocks.div_ceil(multiprocessors);
-                let latency = pipeline.latency_clocks * blocks.div_ceil(multiprocessors * pipeline.together);
+            None => self.depth * fetched.max(multiplied) / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors,
+            Some(Pipeline { patch: [weights, rows], together, .. }) => {
+                // Each warp loads its patch, and all is copied in once.
+                let loaded = THREADS / WARP * (weights + rows) * STAGE_DEPTH * Elem::Bf16.size();
+                let worked = multiplied.max((loaded + shape.stage_bytes()) / SHARED_BYTES_PER_CLOCK);
+                let busy = fetched.max(worked) * blocks.div_ceil(multiprocessors);
+                let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
                 let norm = if self.normed { LAUNCH_CLOCKS + self.depth } else { 0 };
                 self.depth.div_ceil(STAGE_DEPTH) * busy.max(latency) + norm
             }
@@ -141,7 +153,7 @@ impl Product {
 
     /// The launch, still without arguments. Where a norm comes first, a thin shape's blocks are no more than have room at
     /// once, and as even as so many can be: each takes as many groups of columns as that needs.
-    pub fn launch(&self, shape: &Shape, multiprocessors: usize) -> Launch {
+    pub fn launch(&self, shape: &Shape, Capacity { multiprocessors, .. }: Capacity) -> Launch {
         let [rows, columns] = self.blocks(shape);
         let room = match self.normed && !shape.is_wide() {
             true => (THIN_BLOCKS * multiprocessors / rows).max(1),
@@ -234,7 +246,7 @@ mod tests {
     use super::*;
     use crate::graph::{Extent, Per, Role, Source, ops};
 
-    const SHAPES: [Shape; 6] = shapes(
+    const SHAPES: [Shape; 8] = shapes(
         16,
         [
             kernels::NORM_LOGITS_THIN_8,
@@ -242,7 +254,9 @@ mod tests {
             kernels::NORM_LOGITS_THIN_32,
             kernels::NORM_LOGITS_WIDE_64X32,
             kernels::NORM_LOGITS_WIDE_64X64,
+            kernels::NORM_LOGITS_WIDE_64X128,
             kernels::NORM_LOGITS_WIDE_128X128,
+            kernels::NORM_LOGITS_WIDE_160X128,
         ],
     );
 
@@ -266,23 +280,33 @@ mod tests {
         }
     }
 
+    const fn card(multiprocessors: usize) -> Capacity {
+        Capacity { multiprocessors, shared_bytes: 227 * 1024 }
+    }
+
     #[test]
-    fn shared_memory_fits_the_smallest_cards() {
+    fn a_block_has_room_for_its_stages() {
         let bytes: Vec<usize> = SHAPES.iter().map(Shape::shared_bytes).collect();
-        assert_eq!(bytes, [0, 0, 0, 49152, 65536, 98304]);
-        assert!(bytes.iter().all(|&bytes| bytes <= 99 * 1024));
+        assert_eq!(bytes, [0, 0, 0, 49152, 65536, 98304, 98304, 110592]);
+        let product = Product { rows: 256, width: 9600, depth: 3200, matrices: 1, normed: true };
+        let chosen =
+            |shared_bytes| product.choose(&SHAPES, Capacity { multiprocessors: 132, shared_bytes }).kernel.name;
+        assert_eq!(chosen(227 * 1024), "norm_logits_wide_160x128");
+        // Compute capability 8.6 and 8.9, then what every device has.
+        assert_ne!(chosen(99 * 1024), "norm_logits_wide_160x128");
+        assert_eq!(chosen(48 * 1024), "norm_logits_wide_64x32");
     }
 
     #[test]
     fn few_rows_take_the_smallest_tiles_and_many_the_largest() {
         let chosen = |rows, width, depth, normed| {
             let product = Product { rows, width, depth, matrices: 1, normed };
-            product.choose(&SHAPES, 132).kernel.name
+            product.choose(&SHAPES, card(132)).kernel.name
         };
         for (width, depth, normed) in [(2304, 768, true), (768, 2048, false), (9600, 3200, true), (3200, 8704, false)] {
             assert_eq!(chosen(2, width, depth, normed), "norm_logits_thin_8");
         }
-        assert_eq!(chosen(2048, 9600, 3200, true), "norm_logits_wide_128x128");
+        assert_eq!(chosen(256, 9600, 3200, true), "norm_logits_wide_160x128");
         // The norm's own launch is worth it where the tiles are many.
         assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
         assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_16");
@@ -292,7 +316,7 @@ mod tests {
     fn thin_blocks_are_no_more_than_have_room_and_as_even_as_can_be() {
         let grid = |rows, width, multiprocessors| {
             let product = Product { rows, width, depth: 3200, matrices: 1, normed: true };
-            product.launch(&SHAPES[0], multiprocessors).grid
+            product.launch(&SHAPES[0], card(multiprocessors)).grid
         };
         // 600 groups of 16 columns: three for each of 200 blocks, where 264 have room.
         assert_eq!(grid(2, 9600, 132), [1, 200, 1]);
@@ -315,13 +339,13 @@ mod tests {
         // Of tests/ops: linear and linear_residual; norm_gated_gelu, norm_linear, norm_logits and norm_swiglu;
         // norm_qkv_rope.
         for (normed, sizes) in
-            [(false, [(200, 104), (48, 768)]), (true, [(200, 104), (48, 768)]), (true, [(312, 104), (2304, 768)])]
+            [(false, [(312, 104), (48, 768)]), (true, [(312, 104), (48, 768)]), (true, [(360, 120), (2304, 768)])]
         {
             let mut chosen = std::collections::BTreeSet::new();
             for (width, depth) in sizes {
                 for rows in [1, 2, 7, 15, 16, 31, 63, 255].into_iter().filter(|rows| width < 2000 || *rows < 32) {
                     let product = Product { rows, width, depth, matrices: 1, normed };
-                    let names = [1, 2, 4, 8, 16, 1 << 20].map(|n| product.choose(&SHAPES, n).kernel.name);
+                    let names = [1, 2, 4, 8, 16, 1 << 20].map(|n| product.choose(&SHAPES, card(n)).kernel.name);
                     chosen.extend(names);
                 }
             }

@@ -38,7 +38,7 @@ impl Lower for SpatialAttention {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let images = cx.extent.rows;
         // A pixel's bits are the same either way: fewer blocks read k and v less often.
-        let (kernel, rows) = match images * self.pixels.div_ceil(32) >= cx.multiprocessors {
+        let (kernel, rows) = match images * self.pixels.div_ceil(32) >= cx.capacity.multiprocessors {
             true => (kernels::SPATIAL_ATTENTION_32, 32),
             false => (kernels::SPATIAL_ATTENTION_16, 16),
         };

@@ -22,7 +22,7 @@ use self::context::{Context, failure};
 use self::functions::Functions;
 use self::stream::CudaStream;
 use self::support::{Built, Version, waits};
-use super::device::{Device, DeviceBuffer, Mapped, Memory, Ptr, Stream};
+use super::device::{Capacity, Device, DeviceBuffer, Mapped, Memory, Ptr, Stream};
 use super::kernels;
 use crate::{Error, Result};
 
@@ -56,7 +56,7 @@ struct Opened {
     number: usize,
     context: Context,
     functions: Functions,
-    multiprocessors: usize,
+    capacity: Capacity,
     /// Launches may begin before the one ahead of them ends.
     programmatic: bool,
     /// Replays launch one by one and wait after each, to find the one that fails.
@@ -136,7 +136,7 @@ impl CudaDevice {
         let card = Card::ask(ordinal, &call)?;
         let device = format!(
             "cuda:{number} ({}, sm_{}{}, {} SMs)",
-            card.name, card.capability.0, card.capability.1, card.multiprocessors
+            card.name, card.capability.0, card.capability.1, card.capacity.multiprocessors
         );
         let target = match Built::THIS.target(card.capability, driver) {
             Ok(target) => target,
@@ -150,7 +150,7 @@ impl CudaDevice {
             number,
             context: Context::new(ordinal, device)?,
             functions: Functions::new(carveout(std::env::var_os(CARVEOUT))?),
-            multiprocessors: card.multiprocessors,
+            capacity: card.capacity,
             programmatic: waits(target) && !says(OVERLAP, "0"),
             eager: says(EAGER, "1"),
         })))
@@ -165,7 +165,7 @@ const REBUILD: &str = "install nvcc (the CUDA toolkit or its Python wheels, see 
 struct Card {
     name: String,
     capability: Version,
-    multiprocessors: usize,
+    capacity: Capacity,
 }
 
 impl Card {
@@ -190,7 +190,10 @@ impl Card {
                 attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
                 attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             ),
-            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+            capacity: Capacity {
+                multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+                shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+            },
         })
     }
 }
@@ -223,8 +226,8 @@ impl Device for CudaDevice {
         self.0.context.device().into()
     }
 
-    fn multiprocessors(&self) -> usize {
-        self.0.multiprocessors
+    fn capacity(&self) -> Capacity {
+        self.0.capacity
     }
 
     fn memory(&self) -> Result<Memory> {
