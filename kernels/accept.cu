@@ -76,6 +76,7 @@ accept(uint32_t* codes,        // (pictures, N); the host's memory
       } else {
         row.token = code;
         row.position = position;
+        row.settled = end;
       }
     }
     all[j].token = position;

@@ -21,7 +21,8 @@
 //   flight   a warp asks for all its keys and values at once, without a register: a block has 64 KB under way
 //            (D = 64; 50 KB at 100, 64 KB at 128), and three or four blocks fit a multiprocessor. 4.3 TB/s over
 //            132 of them at a latency of 1 us asks for 33 KB each. With one image (24 to 64 pairs of row and head)
-//            there is a block a multiprocessor at most, and the latency is paid once, not once per key.
+//            there is a block a multiprocessor at most, and the latency is paid once, not once per key: by all warps
+//            but those at the row's end while the launch before this one is still at work (Row::settled)
 //   scores   a lane takes a whole key: no shuffles, and each exponential is computed once. Rows in shared memory
 //            are an odd number of loads apart, so that no two lanes of a load meet in a bank
 //   matches  graph::ops::attention::twin; tolerance and why: tests/ops/attention.rs
@@ -66,22 +67,24 @@ __device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, uint32_t c
 #pragma unroll 5
     for (uint32_t i = 0; i < LOADS; i++) {
       const uint32_t load = i * WARP + threadIdx.x % WARP;
-      const bool inside = load < count * LOADS;
-      cp_async_8(to + load * K::VECTOR, inside ? from + load * K::VECTOR : from, inside ? 8 : 0);
+      cp_async_8(to + load * K::VECTOR, from + load * K::VECTOR, load < count * LOADS ? 8 : 0);
+    }
+  } else if constexpr (K::HEAD_DIM != 0) {
+    // As many rows at a time as loads of the warp fill.
+    constexpr uint32_t LOADS = K::HEAD_DIM / K::VECTOR, ROWS = WARP / LOADS;
+    static_assert(K::VECTOR == 8 && WARP % LOADS == 0, "copies of 16 bytes, whole rows");
+    const uint32_t lane = threadIdx.x % WARP, row = lane / LOADS;
+    to += row * stride + lane % LOADS * K::VECTOR, from += lane * K::VECTOR;
+#pragma unroll
+    for (uint32_t i = 0; i < LOADS; i++) {
+      cp_async_16(to + i * ROWS * stride, from + i * WARP * K::VECTOR, i * ROWS + row < count ? 16 : 0);
     }
   } else {
     const uint32_t loads = head_dim / K::VECTOR;
 #pragma unroll 8
     for (uint32_t i = threadIdx.x % WARP; i < WARP * loads; i += WARP) {
       const uint32_t row = i / loads;
-      const bool inside = row < count;
-      bf16* dst = to + row * stride + i % loads * K::VECTOR;
-      const bf16* src = inside ? from + i * K::VECTOR : from;
-      if constexpr (K::VECTOR == 8) {
-        cp_async_16(dst, src, inside ? 16 : 0);
-      } else {
-        cp_async_8(dst, src, inside ? 8 : 0);
-      }
+      cp_async_8(to + row * stride + i % loads * K::VECTOR, from + i * K::VECTOR, row < count ? 8 : 0);
     }
   }
 }
@@ -149,6 +152,30 @@ __device__ __forceinline__ void store(void* out, uint32_t out_bf16, size_t at, f
   }
 }
 
+// A part's result, of one of its channels.
+struct Partial {
+  float max = -INFINITY, sum, mix;
+
+  static __device__ __forceinline__ Partial load(const float* all, uint32_t part, uint32_t head_dim, uint32_t channel) {
+    const float* at = all + part * (head_dim + 2);
+    Partial partial;
+    partial.max = at[head_dim], partial.sum = at[head_dim + 1], partial.mix = at[channel];
+    return partial;
+  }
+};
+
+// Rows of the cache that a warp leaves between its own and the first that this run writes, if it reads before the wait:
+// so none of that row's bytes come along. Of 8 bytes each they fill what memory is read by, twice. (Copies of 8 bytes
+// pass through the first-level cache. What it had before those rows were written it has forgotten at the waits of the
+// launches since, at least those behind the last layer's.)
+constexpr uint32_t UNSETTLED_MARGIN = 8;
+
+// A row of the table before the wait: it is as it was before the run, until tokens are drawn.
+__device__ __forceinline__ Row settled_row(const Row* row) {
+  const uint4 raw = load_16_from_l2(row);
+  return {raw.x, raw.y, raw.z, raw.w};
+}
+
 template <class K>
 __device__ __forceinline__ void attention_body(void* out, float* partials, uint32_t* counters, const float* q,
                                                const bf16* k_cache, const bf16* v_cache, const Row* rows,
@@ -159,13 +186,14 @@ __device__ __forceinline__ void attention_body(void* out, float* partials, uint3
   SMEM_ARRAY(float, sums, [K::WARPS]);
   SMEM_ARRAY(uint32_t, arrived, [1]);
   grid_dependency_trigger();
-  grid_dependency_wait();
   const uint32_t most_parts = (positions + K::PART - 1) / K::PART;
   const uint32_t r = blockIdx.x / most_parts, part = blockIdx.x % most_parts;
-  const Row row = rows[r];
-  if (row.slot == NO_SLOT) return;
+  const Row row = settled_row(rows + r);
   const uint32_t parts = row.position / K::PART + 1;
-  if (part >= parts) return;
+  if (row.slot == NO_SLOT || part >= parts) {
+    grid_dependency_wait();  // so that this launch does not end before the one ahead of it, whatever its blocks do
+    return;
+  }
 
   if (K::HEAD_DIM) head_dim = K::HEAD_DIM;
   const uint32_t heads = gridDim.y, head = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -179,13 +207,19 @@ __device__ __forceinline__ void attention_body(void* out, float* partials, uint3
 
   const uint32_t first = part * K::PART + warp * WARP;  // the warp's keys
   const uint32_t end = row.position + 1, count = first < end ? min(end - first, uint32_t(WARP)) : 0;
+  const size_t from = ((size_t(row.slot) * heads + head) * positions + first) * head_dim;
+  const bool early = first + WARP + UNSETTLED_MARGIN <= row.settled;
+  if (early) {
+    copy_rows<K>(own_keys, k_cache + from, count, head_dim, stride);
+    copy_rows<K>(own_values, v_cache + from, count, head_dim, stride);
+  }
+  grid_dependency_wait();
   float score = -INFINITY;
   if (count) {
-    const size_t from = ((size_t(row.slot) * heads + head) * positions + first) * head_dim;
     for (uint32_t c = 4 * lane; c < head_dim; c += 4 * WARP) cp_async_16(own_q + c, q + pair * head_dim + c);
-    copy_rows<K>(own_keys, k_cache + from, count, head_dim, stride);
+    if (!early) copy_rows<K>(own_keys, k_cache + from, count, head_dim, stride);
     cp_async_commit();
-    copy_rows<K>(own_values, v_cache + from, count, head_dim, stride);
+    if (!early) copy_rows<K>(own_values, v_cache + from, count, head_dim, stride);
     cp_async_commit();
     const float prefix = first + lane == 0 ? prefix_log_n[row.slot] : 0.0f;
     cp_async_wait<1>();
@@ -228,24 +262,31 @@ __device__ __forceinline__ void attention_body(void* out, float* partials, uint3
   if (threadIdx.x == 0) partial[head_dim] = largest, partial[head_dim + 1] = sum;
 
   __syncthreads();  // the partial is written
-  if (threadIdx.x == 0) {
-    __threadfence();  // and seen before the block's arrival ...
-    arrived[0] = atomicAdd(&counters[pair], 1u);
-    __threadfence();  // ... as the others' are after theirs
-  }
-  __syncthreads();
+  if (threadIdx.x == 0) arrived[0] = count_in(&counters[pair]);
+  __syncthreads();  // the others' partials are there
   if (arrived[0] + 1 < parts) return;
   if (threadIdx.x == 0) counters[pair] = 0;
   for (uint32_t c = threadIdx.x; c < head_dim; c += K::THREADS) {
-    float top = all[head_dim];
-    for (uint32_t p = 1; p < parts; p++) top = fmaxf(top, all[p * (head_dim + 2) + head_dim]);
+    // What most rows have is asked for at once.
+    constexpr uint32_t HELD = 8;
+    Partial held[HELD];
+#pragma unroll
+    for (uint32_t p = 0; p < HELD; p++) held[p] = p < parts ? Partial::load(all, p, head_dim, c) : Partial{};
+    float top = -INFINITY;
+#pragma unroll
+    for (uint32_t p = 0; p < HELD; p++) top = fmaxf(top, held[p].max);
+    for (uint32_t p = HELD; p < parts; p++) top = fmaxf(top, Partial::load(all, p, head_dim, c).max);
     float mix = 0.0f, total = 0.0f;
-    for (uint32_t p = 0; p < parts; p++) {
-      const float* other = all + p * (head_dim + 2);
-      const float share = exp_(__fsub_rn(other[head_dim], top));
-      mix = __fmaf_rn(share, other[c], mix);
-      total = __fmaf_rn(share, other[head_dim + 1], total);
+    auto add = [&](const Partial& partial) {
+      const float share = exp_(__fsub_rn(partial.max, top));
+      mix = __fmaf_rn(share, partial.mix, mix);
+      total = __fmaf_rn(share, partial.sum, total);
+    };
+#pragma unroll
+    for (uint32_t p = 0; p < HELD; p++) {
+      if (p < parts) add(held[p]);
     }
+    for (uint32_t p = HELD; p < parts; p++) add(Partial::load(all, p, head_dim, c));
     store(out, out_bf16, pair * head_dim + c, __fdiv_rn(mix, total));
   }
 }

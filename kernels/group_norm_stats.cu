@@ -109,15 +109,9 @@ __device__ __forceinline__ void group_norm_stats(float* stats, float2* partial, 
   const auto found_at = [&](int i) { return found[i / width * channels + group * width + i % width]; };
   const float2 chunk_found = put_together(rows * width, part, pixels_of, found_at);
   float2* chunks_found = partial + size_t(image) * gridDim.x * GROUPS;
-  if (part == 0) {
-    chunks_found[blockIdx.x * GROUPS + group] = chunk_found;
-    __threadfence();
-  }
-  __syncthreads();  // all of the chunk's results are on their way before it counts as done
-  if (threadIdx.x == 0) {
-    arrived[0] = atomicAdd(counters + image, 1u);
-    __threadfence();
-  }
+  if (part == 0) chunks_found[blockIdx.x * GROUPS + group] = chunk_found;
+  __syncthreads();  // all of the chunk's results are written before it counts as done
+  if (threadIdx.x == 0) arrived[0] = count_in(counters + image);
   __syncthreads();  // `arrived` is there
   if (arrived[0] != gridDim.x - 1) return;
 

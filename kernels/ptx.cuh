@@ -31,7 +31,7 @@ __device__ __forceinline__ void spin_yield() { __nanosleep(20); }
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
 
 // Programmatic dependent launch: waits until the launch before this one has finished and its writes are seen.
-// Before it, only memory that no launch of the graph writes (weights) may be read.
+// Before it, only memory may be read that no launch of the run has written (weights, and what was there before the run).
 __device__ __forceinline__ void grid_dependency_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -64,6 +64,14 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int N>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Counts a block in and says how many were in before; by one thread, between two barriers of its block. What a block
+// wrote before it is seen by those that count in later, behind their second barrier.
+__device__ __forceinline__ uint32_t count_in(uint32_t* counter) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
 }
 
 // Four 8x8 matrices of 16-bit elements; lane l names row l % 8 of matrix l / 8, 16 bytes in shared memory.
@@ -108,6 +116,16 @@ __device__ __forceinline__ uint4 load_16(const void* p) { return *static_cast<co
 __device__ __forceinline__ uint2 load_8(const void* p) { return *static_cast<const uint2*>(p); }
 __device__ __forceinline__ void store_16(void* p, uint4 value) { *static_cast<uint4*>(p) = value; }
 __device__ __forceinline__ void store_8(void* p, uint2 value) { *static_cast<uint2*>(p) = value; }
+
+// 16 bytes of global memory from L2, whatever the first-level cache still has of them: for what is read before
+// grid_dependency_wait, which alone makes that cache forget what earlier launches have overwritten.
+__device__ __forceinline__ uint4 load_16_from_l2(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+}
 
 // 16 bytes of global memory that this launch reads once: they pass by the first-level cache.
 // Only for memory that nothing writes during the launch. It is no `.nc` load all the same: ptxas moves those down,

@@ -296,7 +296,7 @@ sample(uint32_t* codes,         // (pictures, N); may be the host's memory
   for (int i = 0; i < 2; i++) {
     if (moved[i] == NO_ROW) continue;
     rows[moved[i]].token = code == NO_CODE ? 0 : code;  // what is no number has no code; the rows go on harmlessly
-    rows[moved[i]].position++;
+    rows[moved[i]].settled = ++rows[moved[i]].position;
   }
   draws[blockIdx.x].token = draw.token + 1;
 }

@@ -49,7 +49,7 @@ fn logits(gpt: &GptGraph, plan: &mut dyn Plan, rows: &[Row]) -> Vec<f32> {
 /// Two positions of one sequence per slot: the condition, then a code that depends on the slot.
 fn rows_at(position: u32, slots: impl Iterator<Item = u32>) -> Vec<Row> {
     let token = |slot| if position == 0 { slot % 10 } else { slot * 37 % 256 };
-    slots.map(|slot| Row { slot, position, token: token(slot), reserved: 0 }).collect()
+    slots.map(|slot| Row { slot, position, token: token(slot), settled: 0 }).collect()
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_failed_device_ends_its_session_and_no_other() {
     };
     let (gpt, mut broken) = plan(&executor, 2);
     // A slot that the cache does not have, far beyond its end.
-    let row = Row { slot: 1 << 20, position: 1, token: 0, reserved: 0 };
+    let row = Row { slot: 1 << 20, position: 1, token: 0, settled: 0 };
     broken.write(gpt.rows, 0, &[row]).expect("written");
     let error = broken.run_nodes(gpt.step, 0..gpt.sampling(), Extent { rows: 1, draws: 0 }).expect_err("a fault");
     let text = error.to_string();

@@ -133,7 +133,7 @@ fn rounding_to_bf16_is_bit_equal() {
 #[test]
 fn tables_have_the_same_layout() {
     let Some(simt) = simt() else { return };
-    let row = Row { slot: 1, position: 2, token: 3, reserved: 0 };
+    let row = Row { slot: 1, position: 2, token: 3, settled: 0 };
     let draw = Draw {
         seed: 7 << 32 | 11,
         image: 13 << 32 | 17,

@@ -56,7 +56,7 @@ impl HalfwayStep {
         let row = |r: usize| {
             let (i, half) = (r / per_image, r % per_image);
             let slot = (i / window * per_image + half) as u32;
-            Row { slot, position: position + (i % window) as u32, token: 7, reserved: 0 }
+            Row { slot, position: position + (i % window) as u32, token: 7, settled: position }
         };
         Self {
             gpt: GptGraph::new(&config, &shape),

@@ -92,7 +92,7 @@ impl Part {
             graph: encoder.graph,
             weights: checkpoint::random("t5", &Entry::all(config.tensors(), dtype), BTreeMap::new(), 0),
             load: Load { extent: Extent { rows: tokens, draws: 0 }, keys: tokens },
-            rows: (0..tokens as u32).map(|position| Row { slot: 0, position, token: 7, reserved: 0 }).collect(),
+            rows: (0..tokens as u32).map(|position| Row { slot: 0, position, token: 7, settled: 0 }).collect(),
             draws: Vec::new(),
             precision: activations,
         }

@@ -81,7 +81,7 @@ impl Picture {
                 slot: slot as u32,
                 position: (self.token + j) as u32,
                 token: self.input(layout, slot % 2 == 0, j),
-                reserved: 0,
+                settled: self.token as u32,
             }));
         }
         let first_draw = draws.len();

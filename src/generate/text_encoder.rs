@@ -85,7 +85,7 @@ impl TextEncoder {
             self.rows.clear();
             let mut count = 0;
             while let Some(text) = rest.get(count).filter(|text| self.rows.len() + text.len() <= self.shape.rows) {
-                let row = |(position, &token)| Row { slot: count as u32, position, token, reserved: 0 };
+                let row = |(position, &token)| Row { slot: count as u32, position, token, settled: 0 };
                 self.rows.extend((0..).zip(*text).map(row));
                 count += 1;
             }

@@ -94,8 +94,10 @@ struct SimtStream {
     recordings: Vec<Vec<Launch>>,
 }
 
-impl Stream for SimtStream {
-    unsafe fn launch(&mut self, launch: &Launch) -> Result<()> {
+impl SimtStream {
+    /// # Safety
+    /// As for [`Stream::launch`].
+    unsafe fn launch_one(&self, launch: &Launch) -> Result<()> {
         let name = launch.kernel.name;
         let failed = |problem: String| Error::Device {
             device: "simt".into(),
@@ -113,6 +115,14 @@ impl Stream for SimtStream {
         unsafe { self.simt.launch(name, launch.grid, launch.block, launch.shared_bytes, false, &mut args) }
             .map_err(failed)
     }
+}
+
+impl Stream for SimtStream {
+    unsafe fn launch(&mut self, run: &[Launch]) -> Result<()> {
+        self.simt.run_begins();
+        // SAFETY: passed on.
+        run.iter().try_for_each(|launch| unsafe { self.launch_one(launch) })
+    }
 
     unsafe fn record(&mut self, launches: &[Launch]) -> Result<Recording> {
         self.recordings.push(launches.to_vec());
@@ -120,13 +130,9 @@ impl Stream for SimtStream {
     }
 
     unsafe fn replay(&mut self, recording: Recording, times: usize) -> Result<()> {
-        for _ in 0..times {
-            for launch in self.recordings[recording.0].clone() {
-                // SAFETY: passed on.
-                unsafe { self.launch(&launch)? };
-            }
-        }
-        Ok(())
+        let run = self.recordings[recording.0].clone();
+        // SAFETY: passed on.
+        (0..times).try_for_each(|_| unsafe { self.launch(&run) })
     }
 
     unsafe fn write(&mut self, to: Ptr, bytes: &[u8]) -> Result<()> {

@@ -185,7 +185,7 @@ impl Case<'_> {
                         0 => label,
                         _ => golden[slot / 2 * tokens + position - 1] as u32,
                     };
-                    rows.push(Row { slot: slot as u32, position: position as u32, token, reserved: 0 });
+                    rows.push(Row { slot: slot as u32, position: position as u32, token, settled: 0 });
                 }
             }
             plan.write(gpt.rows, 0, &rows).unwrap();

@@ -227,7 +227,7 @@ impl Case<'_> {
                 slot: slot as u32,
                 position: position as u32,
                 token: golden[slot / 2 * tokens + position - 1] as u32,
-                reserved: 0,
+                settled: 0,
             };
             let rows: Vec<Row> =
                 (0..slots).flat_map(|slot| (first..last).map(move |position| row(slot, position))).collect();

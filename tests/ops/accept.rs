@@ -36,7 +36,7 @@ fn case(windows: &[Window]) -> (Case, ops::Accept) {
         for (j, (&token, &code)) in window.inputs.iter().zip(&window.drawn).enumerate() {
             let position = (window.token + j) as u32;
             let inside = window.token + j < TOKENS;
-            let row = |slot: usize| Row { slot: slot as u32, position, token, reserved: 0 };
+            let row = |slot: usize| Row { slot: slot as u32, position, token, settled: 0 };
             let cond_row = rows.len() as u32;
             if inside {
                 rows.extend((0..1 + usize::from(window.guided)).map(|i| row(2 * picture + i)));

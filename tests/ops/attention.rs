@@ -8,8 +8,9 @@ use smalti::backend::Executor;
 use smalti::checkpoint::Checkpoint;
 use smalti::graph::ops::{self, CacheShape};
 use smalti::graph::{Elem, Extent, Graph, NO_SLOT, Per, Role, Row};
+use smalti_simt::Build;
 
-use crate::common::{compare, simt};
+use crate::common::{compare, simt, skip};
 use crate::harness::{Case, ROW_COUNTS, Random, U};
 
 fn case(elem: Elem, n_head: usize, head_dim: usize, positions: usize, rows: usize) -> (Case, ops::Attention) {
@@ -48,7 +49,11 @@ fn case_of(
     let mut case = Case::new(graph, phase, extent, random);
     case.fill(op.q, random.normals(rows * dim));
     case.fill(op.prefix_log_n, vec![0.0, 120f32.ln(), 7f32.ln()]);
-    let table: Vec<Row> = table.iter().map(|&(slot, position)| Row { slot, position, ..Row::default() }).collect();
+    // Some rows were there before the run, all but the row's own, or none.
+    let settled = |r: usize, position: u32| [position, 0, position / 2][r % 3];
+    let row =
+        |(r, &(slot, position)): (usize, &(u32, u32))| Row { slot, position, token: 0, settled: settled(r, position) };
+    let table: Vec<Row> = table.iter().enumerate().map(row).collect();
     let used = |slot: usize| table.iter().filter(|row| row.slot == slot as u32).map(|row| row.position).max();
     let count = case.graph.len_of(op.k_cache);
     for id in [op.k_cache, op.v_cache] {
@@ -161,6 +166,33 @@ fn the_kernels_skip_padding_and_can_follow_each_other() {
         assert!(out[..5 * 200].iter().all(|x| x.abs() < 4.0), "{executor}: a row was left out");
         assert!(out[5 * 200..].iter().all(|&x| x == 777.0), "{executor}: wrote a row that is padding");
         assert_eq!(out, case.values(&left, again.out), "{executor}: the second launch");
+    }
+}
+
+/// What a row calls settled is read before the launches ahead of it have ended: if one of them writes it, that is found.
+#[test]
+fn what_the_run_writes_is_not_settled() {
+    for (settled, early) in [(0, false), (39, false), (40, true), (99, true)] {
+        let (mut case, op) = case_of(Elem::Bf16, Elem::F32, [2, 64, 100], &[(1, 99)]);
+        let graph = Arc::make_mut(&mut case.graph);
+        let prefixes = graph.buffer("prefixes", Elem::F32, Per::Plan, &[3, 2, 128], Role::Scratch);
+        let (k_cache, v_cache, rows) = (op.k_cache, op.v_cache, op.rows);
+        let set_prefix = ops::SetPrefix { k_cache, v_cache, prefixes, rows, n_layer: 2, cache: op.cache };
+        graph.push(case.phase, "set_prefix", set_prefix);
+        graph.push(case.phase, "again", op);
+        case.fill(prefixes, vec![0.0; 3 * 2 * 128]);
+        case.rows.as_mut().expect("it has a row").1[0].settled = settled;
+        let check = simt::WAYS.into_iter().find(|way| way.build == Build::Check).expect("one of them checks");
+        let Ok(executor) = simt::executor(check) else { return skip("settled rows", "no SIMT executor") };
+        match case.try_run(&executor) {
+            Ok(_) => assert!(!early, "{settled} rows, the first of which the run writes"),
+            Err(error) => {
+                let said = "running `again`: kernel attention_64";
+                assert!(early && error.to_string().contains(said), "{settled}: {error}");
+                let found = "read of what an earlier launch wrote before grid_dependency_wait";
+                assert!(error.to_string().contains(found), "{error}");
+            }
+        }
     }
 }
 

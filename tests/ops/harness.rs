@@ -119,6 +119,11 @@ impl Case {
 
     /// Runs on an executor and returns all buffers.
     pub fn run(&self, executor: &dyn Executor) -> Left {
+        self.try_run(executor).expect("it runs")
+    }
+
+    /// The same; the error is of the run itself.
+    pub fn try_run(&self, executor: &dyn Executor) -> smalti::Result<Left> {
         let tensors = self
             .graph
             .weights()
@@ -138,8 +143,8 @@ impl Case {
         if let Some((id, draws)) = &self.draws {
             plan.write(*id, 0, draws).expect("written");
         }
-        plan.run(self.phase, self.extent).expect("it runs");
-        read_all(plan.as_mut())
+        plan.run(self.phase, self.extent)?;
+        Ok(read_all(plan.as_mut()))
     }
 
     /// Runs on every instruction set with one and two threads; all must leave the same bits. Returns them.

@@ -59,6 +59,7 @@ fn accept(op: &ops::Accept, cx: &Context<'_>, d: usize, window: usize) {
             for r in draw.rows() {
                 (*rows.add(r)).token = input(code);
                 (*rows.add(r)).position = position as u32;
+                (*rows.add(r)).settled = sure as u32;
             }
         }
     }

@@ -44,6 +44,7 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
                     let row = &mut *rows.add(r);
                     row.token = if code == NO_CODE { 0 } else { code };
                     row.position += 1;
+                    row.settled = row.position;
                 }
                 draw.token += 1;
             }

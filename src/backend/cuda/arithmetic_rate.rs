@@ -62,7 +62,7 @@ impl Products {
             .arg(self.out.ptr())
             .size(times);
         // SAFETY: a buffer of one f32 per thread and a number are what the kernel takes.
-        unsafe { self.stream.launch(&launch)? };
+        unsafe { self.stream.launch(&[launch])? };
         self.stream.synchronize()
     }
 

@@ -204,11 +204,12 @@ pub struct Recording(pub usize);
 
 /// Work in order. Dropping a stream waits for what runs.
 pub trait Stream: Send {
-    /// Enqueues one launch.
+    /// Enqueues a run of launches. It begins when all that was enqueued before has ended: a launch of it may begin before
+    /// the one ahead of it has, but what came before the run is there for all.
     ///
     /// # Safety
-    /// The arguments are what the kernel's parameters want, and its reads and writes lie in live memory.
-    unsafe fn launch(&mut self, launch: &Launch) -> Result<()>;
+    /// The arguments are what the kernels' parameters want, and their reads and writes lie in live memory.
+    unsafe fn launch(&mut self, run: &[Launch]) -> Result<()>;
 
     /// Prepares launches to be replayed as one: on the driver, a captured CUDA graph.
     ///
@@ -216,7 +217,7 @@ pub trait Stream: Send {
     /// As for `launch`, at each replay.
     unsafe fn record(&mut self, launches: &[Launch]) -> Result<Recording>;
 
-    /// Enqueues a recorded list `times` times. Returns before it has run; the host may stay a bounded number
+    /// Enqueues a recorded list `times` times, a run each. Returns before it has run; the host may stay a bounded number
     /// of replays ahead of the device.
     ///
     /// # Safety

@@ -161,16 +161,11 @@ impl Plan for CudaPlan {
 
     fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()> {
         let key = self.prepare(phase, extent)?;
-        for node in nodes {
-            let laid = &self.laid[&key];
-            let launches: Vec<Launch> = laid.launches[laid.nodes[node].clone()].to_vec();
-            for launch in launches {
-                // SAFETY: the launch was made by the op's `Lower` for this plan's live memory.
-                let done = unsafe { self.stream.launch(&launch) };
-                self.note(done, None)?;
-            }
-        }
-        Ok(())
+        let laid = &self.laid[&key];
+        let run: Vec<Launch> = nodes.flat_map(|node| laid.launches[laid.nodes[node].clone()].iter().cloned()).collect();
+        // SAFETY: the launches were made by the ops' `Lower` for this plan's live memory.
+        let done = unsafe { self.stream.launch(&run) };
+        self.note(done, None)
     }
 
     fn replay(&mut self, phase: PhaseId, extent: Extent, times: usize) -> Result<()> {

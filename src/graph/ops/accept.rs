@@ -116,6 +116,7 @@ impl Accept {
                 for r in rows {
                     twin.rows[r].token = input(code);
                     twin.rows[r].position = position as u32;
+                    twin.rows[r].settled = sure as u32;
                 }
             }
         }

@@ -83,6 +83,7 @@ impl Sample {
             for r in draw.rows() {
                 twin.rows[r].token = if code == NO_CODE { 0 } else { code };
                 twin.rows[r].position += 1;
+                twin.rows[r].settled = twin.rows[r].position;
             }
             twin.draws[d].token += 1;
         }

@@ -168,6 +168,7 @@ struct CheckBuild final : Checks {
   void* allocate(size_t bytes) override { return allocate_buffer(bytes); }
   void release(void* p) override { release_buffer(p); }
   void host_wrote(void* p, size_t bytes) override { host_wrote_buffer(p, bytes); }
+  uint32_t now() override { return clocks.now; }
 };
 
 }  // namespace

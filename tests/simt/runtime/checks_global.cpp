@@ -86,7 +86,10 @@ void check_conflict(const Thread* thread, Moment earlier, const char* what, cons
        place_of(thread, pc).c_str());
 }
 
-bool of_earlier_launch(Moment moment) { return moment.clock && moment.clock <= clocks.launch; }
+// Of a launch that may still be at work: an earlier one of the same run.
+bool may_be_under_way(const Thread* thread, Moment moment) {
+  return moment.clock > thread->block->launch->config.run_began && moment.clock <= clocks.launch;
+}
 
 }  // namespace
 
@@ -113,7 +116,7 @@ void global_access(Thread* thread, const void* p, size_t bytes, Access access, v
       all.states[i] = ByteState::Written;
     }
     GlobalByte& byte = all.bytes[i];
-    if (early && (of_earlier_launch(byte.write) || (!reads && of_earlier_launch(byte.read)))) {
+    if (early && (may_be_under_way(thread, byte.write) || (!reads && may_be_under_way(thread, byte.read)))) {
       *early = {all.memory + i, reads, pc, thread->what, thread->place};
       early = nullptr;
     }

@@ -124,4 +124,6 @@ SIMT_PUBLIC void simt_free(void* p) {
 SIMT_PUBLIC void simt_host_wrote(void* p, size_t bytes) {
   if (checks) checks->host_wrote(p, bytes);
 }
+
+SIMT_PUBLIC uint32_t simt_now() { return checks ? checks->now() : 0; }
 }

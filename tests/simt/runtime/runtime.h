@@ -131,6 +131,7 @@ struct LaunchConfig {
   uint32_t cooperative;
   Order order;
   uint32_t lazy_copies;
+  uint32_t run_began;  // the check build: what earlier launches did up to then is over
   uint64_t seed;
 };
 
@@ -225,6 +226,7 @@ struct Checks {
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void*) = 0;
   virtual void host_wrote(void*, size_t bytes) = 0;
+  virtual uint32_t now() = 0;
 };
 
 // Null in the plain build.

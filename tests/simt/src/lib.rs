@@ -29,6 +29,7 @@ mod library;
 
 use std::ffi::{CString, c_void};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use library::{Config, Library};
 
@@ -68,13 +69,15 @@ pub enum Copies {
 pub struct Simt {
     library: &'static Library,
     settings: Mutex<(Order, Copies)>,
+    /// When the run began that launches belong to.
+    run_began: AtomicU32,
 }
 
 impl Simt {
     /// Loads a build; the error says what it lacked when this crate was compiled.
     pub fn open(build: Build) -> Result<Self, String> {
         let library = Library::open(build)?;
-        Ok(Self { library, settings: Mutex::new((Order::Forward, Copies::Lazy)) })
+        Ok(Self { library, settings: Mutex::new((Order::Forward, Copies::Lazy)), run_began: AtomicU32::new(0) })
     }
 
     /// For the launches from here on; at first [`Order::Forward`] and [`Copies::Lazy`].
@@ -99,6 +102,12 @@ impl Simt {
     /// Says that the host has written these bytes of a buffer: the check build lets kernels read nothing else.
     pub fn host_wrote(&self, ptr: *mut u8, len: usize) {
         self.library.host_wrote(ptr, len);
+    }
+
+    /// Says that all launches before are over when the next one begins, so that it and those after it may count on what
+    /// they wrote from their own beginning. The check build takes them for overlapping before.
+    pub fn run_begins(&self) {
+        self.run_began.store(self.library.now(), Ordering::Relaxed);
     }
 
     /// Runs a kernel to its end. Nothing runs where the driver would refuse the launch.
@@ -127,7 +136,8 @@ impl Simt {
         };
         let lazy_copies = u32::from(copies == Copies::Lazy);
         let cooperative = u32::from(cooperative);
-        let config = Config { grid, block, shared_bytes, cooperative, order, lazy_copies, seed };
+        let run_began = self.run_began.load(Ordering::Relaxed);
+        let config = Config { grid, block, shared_bytes, cooperative, order, lazy_copies, run_began, seed };
         let name = CString::new(kernel).expect("the name of a kernel that exists");
         // SAFETY: the kernel exists and takes this many arguments; for the rest the caller's promise.
         unsafe { self.library.launch(&name, &config, args) }

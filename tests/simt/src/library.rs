@@ -16,6 +16,7 @@ pub struct Config {
     /// 0 forward, 1 reverse, 2 random
     pub order: u32,
     pub lazy_copies: u32,
+    pub run_began: u32,
     pub seed: u64,
 }
 
@@ -28,6 +29,7 @@ pub struct Library {
     alloc: unsafe extern "C" fn(usize) -> *mut u8,
     free: unsafe extern "C" fn(*mut u8),
     host_wrote: unsafe extern "C" fn(*mut u8, usize),
+    now: unsafe extern "C" fn() -> u32,
     /// The runtime is for one caller at a time.
     turn: Mutex<()>,
     /// By name: the sizes of the parameters.
@@ -70,6 +72,7 @@ impl Library {
                 alloc: symbol(library, "simt_alloc")?,
                 free: symbol(library, "simt_free")?,
                 host_wrote: symbol(library, "simt_host_wrote")?,
+                now: symbol(library, "simt_now")?,
                 turn: Mutex::new(()),
                 kernels: (0..count()).map(kernel).collect(),
             })
@@ -94,6 +97,13 @@ impl Library {
         let _turn = self.turn.lock().expect("never held over a panic");
         // SAFETY: the pointer is looked up, not followed.
         unsafe { (self.host_wrote)(ptr, len) }
+    }
+
+    /// The time of the check build's records; else 0.
+    pub fn now(&self) -> u32 {
+        let _turn = self.turn.lock().expect("never held over a panic");
+        // SAFETY: it reads a number.
+        unsafe { (self.now)() }
     }
 
     /// # Safety

@@ -246,10 +246,16 @@ fn reads_before_the_launch_that_is_waited_for() {
                 assert!(error.contains("mistakes.cu:"), "{error}");
             }
         }
-        // What the host has written since is there from the start.
-        simt.host_wrote(middle.ptr().cast(), 64 * 4);
+        // What the host has written since is there from the start, and so is what was written before the run.
         let kernel = "test_dependent_too_early";
+        simt.host_wrote(middle.ptr().cast(), 64 * 4);
         launch!(simt, kernel, x(1), x(64), 0, false, out.ptr(), middle.ptr(), weight.ptr()).unwrap();
+        launch!(simt, first, x(1), x(64), 256, false, middle.ptr(), input.ptr()).unwrap();
+        simt.run_begins();
+        launch!(simt, kernel, x(1), x(64), 0, false, out.ptr(), middle.ptr(), weight.ptr()).unwrap();
+        launch!(simt, first, x(1), x(64), 256, false, middle.ptr(), input.ptr()).unwrap();
+        let again = launch!(simt, kernel, x(1), x(64), 0, false, out.ptr(), middle.ptr(), weight.ptr());
+        assert_eq!(again.is_err(), build == Build::Check);
     }
 }
 

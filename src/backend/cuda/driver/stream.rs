@@ -60,11 +60,21 @@ impl CudaStream {
         self.device.context.check(result, || doing.into())
     }
 
-    /// Enqueues a launch. In the context.
+    /// Enqueues launches. In the context.
     ///
     /// # Safety
     /// As for [`Stream::launch`].
-    unsafe fn enqueue(&self, launch: &Launch) -> Result<()> {
+    unsafe fn enqueue(&self, run: &[Launch]) -> Result<()> {
+        let overlapped = [false].into_iter().chain(std::iter::repeat(self.device.programmatic));
+        // SAFETY: the caller's word.
+        run.iter().zip(overlapped).try_for_each(|(launch, overlaps)| unsafe { self.enqueue_one(launch, overlaps) })
+    }
+
+    /// Enqueues a launch, which may begin before the one ahead of it has ended where it `overlaps`. In the context.
+    ///
+    /// # Safety
+    /// As for [`Stream::launch`].
+    unsafe fn enqueue_one(&self, launch: &Launch, overlaps: bool) -> Result<()> {
         let context = &self.device.context;
         let function = self.device.functions.get(context, launch)?;
         // The words stay where they are until the call has copied them.
@@ -87,7 +97,7 @@ impl CudaStream {
             sharedMemBytes: launch.shared_bytes,
             hStream: self.raw,
             attrs: &mut programmatic,
-            numAttrs: self.device.programmatic.into(),
+            numAttrs: overlaps.into(),
         };
         // SAFETY: the arguments are the kernel's, by the caller's word; configuration and words outlive the call.
         let launched =
@@ -101,7 +111,7 @@ impl CudaStream {
     /// As for [`Stream::launch`].
     unsafe fn launch_and_wait(&self, launch: &Launch) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { self.enqueue(launch)? };
+        unsafe { self.enqueue_one(launch, false)? };
         // SAFETY: the stream is of this context.
         let done = unsafe { sys::cuStreamSynchronize(self.raw) };
         self.device.context.check(done, || format!("running {}", launch.describe()))
@@ -139,7 +149,7 @@ impl CudaStream {
         // SAFETY: the stream is of this context.
         self.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "beginning a capture")?;
         // SAFETY: the caller's word.
-        let enqueued = launches.iter().try_for_each(|launch| unsafe { self.enqueue(launch) });
+        let enqueued = unsafe { self.enqueue(launches) };
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends what was begun above, whether all went well or not.
         let ended = unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) };
@@ -178,12 +188,12 @@ impl CudaStream {
 }
 
 impl Stream for CudaStream {
-    unsafe fn launch(&mut self, launch: &Launch) -> Result<()> {
+    unsafe fn launch(&mut self, run: &[Launch]) -> Result<()> {
         self.device.context.enter(|| match self.device.eager {
             // SAFETY: the caller's word.
-            true => unsafe { self.launch_and_wait(launch) },
+            true => run.iter().try_for_each(|launch| unsafe { self.launch_and_wait(launch) }),
             // SAFETY: the caller's word.
-            false => unsafe { self.enqueue(launch) },
+            false => unsafe { self.enqueue(run) },
         })
     }
 

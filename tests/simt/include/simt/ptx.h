@@ -31,6 +31,11 @@ inline void cp_async_wait() {
   simt::copy_async_wait(N);
 }
 
+inline uint32_t count_in(uint32_t* counter, SIMT_PLACE) {
+  __threadfence();
+  return simt::atomic(counter, [](uint32_t before) { return before + 1; }, SIMT_HERE);
+}
+
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, SIMT_PLACE) {
   simt::load_matrices(r, row, 4, false, SIMT_HERE);
 }
@@ -49,6 +54,7 @@ inline uint4 load_16(const void* p) {
   simt::aligned(p, 16);
   return *static_cast<const uint4*>(p);
 }
+inline uint4 load_16_from_l2(const void* p) { return load_16(p); }
 inline uint4 load_16_stream(const void* p) { return load_16(p); }
 inline uint2 load_8(const void* p) {
   simt::aligned(p, 8);
