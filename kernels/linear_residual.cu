@@ -3,11 +3,12 @@
 //
 //   shapes   x (R, N)   input (R, K)   weight (N, K), packed as fragments
 //   types    input, weight: bf16; x and sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR: ceil(R / rows) x ceil(N / columns) blocks; 256 threads
-//            (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR: ceil(R / rows) x ceil(N / columns) blocks, in up to 4 parts
+//            of K; 256 threads (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8                               (checked in backend/cuda/linear_residual.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * (K * 2 + N * 4), writes R * N * 4;
-//            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
+//            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs. In parts of K it writes and
+//            reads R * N * 4 more for each slice behind the first part, and once for that, all in L2
 //   matches  graph::ops::linear_residual::twin; tolerance and why: tests/ops/linear_residual.rs
 #include "product.cuh"
 
@@ -33,8 +34,16 @@ struct AddToResidual {
       uint32_t width,            /* N */                   \
       uint32_t depth             /* K */
 #define THIN_ARGUMENTS x, input, weight, rows, width, depth
-#define WIDE_PARAMETERS THIN_PARAMETERS
-#define WIDE_ARGUMENTS THIN_ARGUMENTS
+#define WIDE_PARAMETERS                                    \
+  float *x,                      /* (R, N) in and out */   \
+      float *partials,           /* SplitK */              \
+      uint32_t *counters,        /* SplitK */              \
+      const bf16 *input,         /* (R, K) */              \
+      const bf16 *weight,        /* (N, K) as fragments */ \
+      uint32_t rows,             /* R */                   \
+      uint32_t width,            /* N */                   \
+      uint32_t depth             /* K */
+#define WIDE_ARGUMENTS x, partials, counters, input, weight, rows, width, depth
 
 template <int TILES, int ROW_TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin(THIN_PARAMETERS) {
@@ -44,7 +53,8 @@ __device__ __forceinline__ void thin(THIN_PARAMETERS) {
 
 template <int... SHAPE>
 __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
-  product_wide<SHAPE...>(AddToResidual{x, width}, input, {weight}, rows, width, depth);
+  const SplitK split{partials, counters};
+  product_wide<SHAPE...>(AddToResidual{x, width}, input, {weight}, rows, width, depth, split);
 }
 
 THIN_KERNEL(linear_residual_thin_8, 1, 1, 16, 8)

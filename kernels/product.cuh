@@ -63,13 +63,13 @@ __device__ __forceinline__ void store_pair(bf16* row, uint32_t n, uint32_t width
   }
 }
 
-// The steps of K that a warp of the thin shape has.
+// The steps of a slice of K, which a warp of the thin shape has, or of some that follow one another.
 struct Slice {
   uint32_t first, last;
-  __device__ __forceinline__ Slice(uint32_t depth, uint32_t slice) {
+  __device__ __forceinline__ Slice(uint32_t depth, uint32_t slice, uint32_t count = 1) {
     const uint32_t steps = ceil_div(depth, STEP), per_slice = ceil_div(steps, SLICES);
     first = min(slice * per_slice, steps);
-    last = min(first + per_slice, steps);
+    last = min(first + count * per_slice, steps);
   }
 };
 
@@ -419,14 +419,15 @@ struct WeightCopies {
   uint32_t tile_stride;  // units from a matrix's tile to the next
   int tiles, steps;      // that there are from this tile and this step on
 
-  __device__ __forceinline__ WeightCopies(const bf16* const (&weights)[MATRICES], uint32_t width, uint32_t depth) {
+  __device__ __forceinline__ WeightCopies(const bf16* const (&weights)[MATRICES], uint32_t width, uint32_t depth,
+                                          Slice mine) {
     const uint32_t unit = threadIdx.x % TILE_UNITS, abreast = threadIdx.x / TILE_UNITS;
-    const uint32_t first = blockIdx.y * (TILES / MATRICES) + abreast / MATRICES, all_steps = ceil_div(depth, STEP);
+    const uint32_t first = blockIdx.y * (TILES / MATRICES) + abreast / MATRICES;
     const bf16* matrix = abreast % MATRICES == 0 ? weights[0] : weights[MATRICES - 1];
-    tile_stride = all_steps * TILE_VECTORS;
-    at = reinterpret_cast<const uint4*>(matrix) + size_t(first) * tile_stride + unit;
+    tile_stride = ceil_div(depth, STEP) * TILE_VECTORS;
+    at = reinterpret_cast<const uint4*>(matrix) + size_t(first) * tile_stride + mine.first * TILE_VECTORS + unit;
     tiles = int(ceil_div(width, 16)) - int(first);
-    steps = int(all_steps) - int(unit / TILE_VECTORS);
+    steps = int(mine.last - mine.first) - int(unit / TILE_VECTORS);
   }
 
   // The i-th into a stage.
@@ -454,12 +455,13 @@ struct InputCopies {
   uint32_t place;      // of the unit in a stage, in bytes
   int rows, columns;   // that there are from this row and this unit on
 
-  __device__ __forceinline__ InputCopies(const bf16* input, uint32_t all_rows, uint32_t depth) : depth(depth) {
+  __device__ __forceinline__ InputCopies(const bf16* input, uint32_t all_rows, uint32_t depth, Slice mine)
+      : depth(depth) {
     const uint32_t row = threadIdx.x / ROW_UNITS, unit = threadIdx.x % ROW_UNITS, first = blockIdx.x * ROWS + row;
-    at = input + size_t(first) * depth + unit * 8;
+    at = input + size_t(first) * depth + mine.first * STEP + unit * 8;
     place = (row * ROW_UNITS + (unit ^ row % 8)) * 16;
     rows = int(all_rows) - int(first);
-    columns = int(depth) - int(unit * 8);
+    columns = int(min(depth, mine.last * STEP)) - int(mine.first * STEP + unit * 8);
   }
 
   __device__ __forceinline__ void copy(int i, unsigned char* stage) const {
@@ -474,6 +476,17 @@ struct InputCopies {
   }
 };
 
+// Whether blocks in z share out the slices of K where rows are many but columns few ("split K"). Part 0 leaves the sum of
+// its slices, the others leave each of theirs, so that the last one to arrive adds all in their order.
+template <bool SPLIT_>
+struct PartsOfK {
+  static constexpr bool SPLIT = SPLIT_;
+  float* partials;     // (blocks of columns, blocks of rows, 1 + slices behind part 0, accumulators of a block)
+  uint32_t* counters;  // (blocks of columns, blocks of rows): zero before and after
+};
+using WholeK = PartsOfK<false>;  // one part, and neither is used
+using SplitK = PartsOfK<true>;
+
 // A condition that the compiler knows, as an argument of a lambda.
 template <bool VALUE>
 struct Known {
@@ -484,13 +497,14 @@ struct Known {
 //
 // A step's fragments are loaded while the step before is multiplied, over the barrier between stages, too; and each step
 // has its share of the copies of the stage to come. So tensor cores wait for neither.
-template <int TILES, int ROW_TILES, int WARPS_OVER_TILES, int STAGES, class Epilogue>
+template <int TILES, int ROW_TILES, int WARPS_OVER_TILES, int STAGES, class Epilogue, class Split = WholeK>
 __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
                                              const bf16* input,  // (R, K)
                                              const bf16* const (&weights)[Epilogue::MATRICES],
                                              uint32_t rows,      // R
                                              uint32_t width,     // N, of each matrix
-                                             uint32_t depth) {   // K
+                                             uint32_t depth,     // K
+                                             const Split& split = Split()) {
   constexpr uint32_t ROWS = 8 * ROW_TILES;
   constexpr int MINE = TILES / WARPS_OVER_TILES;                              // a warp's weight tiles
   constexpr int MY_ROW_TILES = ROW_TILES * WARPS_OVER_TILES / int(SLICES);    // and its row tiles
@@ -501,10 +515,16 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
 
   const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const uint32_t row_0 = blockIdx.x * ROWS;
-  const uint32_t per_slice = ceil_div(ceil_div(depth, STEP), SLICES), stages = ceil_div(depth, STAGE_DEPTH);
+  // The block's slices.
+  const uint32_t parts = Split::SPLIT ? gridDim.z : 1, part = Split::SPLIT ? blockIdx.z : 0;
+  const uint32_t slices_0 = ceil_div(SLICES, parts);  // of part 0
+  const uint32_t first_slice = ceil_div(part * SLICES, parts), end_slice = ceil_div((part + 1) * SLICES, parts);
+  const Slice mine(depth, first_slice, end_slice - first_slice);
+  const uint32_t per_slice = ceil_div(ceil_div(depth, STEP), SLICES);
+  const uint32_t stages = ceil_div(mine.last - mine.first, uint32_t(STAGE_STEPS));
 
-  WeightCopies<Epilogue::MATRICES, TILES> weight_copies(weights, width, depth);
-  InputCopies<ROWS> input_copies(input, rows, depth);
+  WeightCopies<Epilogue::MATRICES, TILES> weight_copies(weights, width, depth, mine);
+  InputCopies<ROWS> input_copies(input, rows, depth, mine);
   for (uint32_t stage = 0; stage < STAGES - 1; stage++) {
 #pragma unroll
     for (int i = 0; i < weight_copies.COUNT; i++) weight_copies.copy(i, shared + stage * STAGE_BYTES);
@@ -541,8 +561,8 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
       to.a[tile][0] = v.x, to.a[tile][1] = v.y, to.a[tile][2] = v.z, to.a[tile][3] = v.w;
     }
   };
-  float totals[MINE][MY_ROW_TILES][4] = {};
-  float sums[MINE][MY_ROW_TILES][4] = {};
+  using Sums = float[MINE][MY_ROW_TILES][4];
+  Sums totals = {}, sums = {};
   auto multiply = [&](const Fragments& of) {
 #pragma unroll
     for (int tile = 0; tile < MINE; tile++) {
@@ -550,7 +570,28 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
       for (int row = 0; row < MY_ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], of.a[tile], of.b[row]);
     }
   };
+  // Where the thread leaves a slice's sums, or part 0's: place 0 is part 0's, then come the slices behind it.
+  const uint32_t block = blockIdx.y * gridDim.x + blockIdx.x, places = 1 + SLICES - slices_0;
+  auto partial_of = [&](uint32_t place, int tile, int row) {
+    const size_t accumulator = (size_t(block) * places + place) * (MINE * MY_ROW_TILES) + tile * MY_ROW_TILES + row;
+    return split.partials + (accumulator * PRODUCT_THREADS + threadIdx.x) * 4;
+  };
+  auto leave = [&](uint32_t place, const Sums& of) {
+#pragma unroll
+    for (int tile = 0; tile < MINE; tile++) {
+#pragma unroll
+      for (int row = 0; row < MY_ROW_TILES; row++) {
+        const float* v = of[tile][row];
+        *reinterpret_cast<float4*>(partial_of(place, tile, row)) = make_float4(v[0], v[1], v[2], v[3]);
+      }
+    }
+  };
+  uint32_t slice = first_slice;
   auto close_slice = [&]() {
+    if constexpr (Split::SPLIT) {
+      if (part > 0) leave(1 + slice - slices_0, sums);
+    }
+    slice++;
 #pragma unroll
     for (int tile = 0; tile < MINE; tile++) {
 #pragma unroll
@@ -580,7 +621,7 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
         }
       }
       multiply(fragments[(i + 1) % 2]);
-      if (ends.value && first + i == slice_end) {
+      if (ends.value && first + i == slice_end && slice < end_slice) {
         close_slice();
         slice_end += per_slice;
       }
@@ -603,9 +644,33 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
     from = from == (STAGES - 1) * STAGE_BYTES ? 0 : from + STAGE_BYTES;
   }
   multiply(fragments[1]);
-  close_slice();
+  while (slice < end_slice) close_slice();  // the last one, and those that K leaves empty
   cp_async_wait<0>();
   __syncthreads();  // the stages are free
+
+  if constexpr (Split::SPLIT) {
+    SMEM_ARRAY(uint32_t, arrived, [1]);
+    if (parts > 1) {
+      if (part == 0) leave(0, totals);
+      __syncthreads();  // the part's sums are written
+      if (threadIdx.x == 0) arrived[0] = count_in(&split.counters[block]);
+      __syncthreads();  // the others' are there
+      if (arrived[0] + 1 < parts) return;
+      if (threadIdx.x == 0) split.counters[block] = 0;
+      for (uint32_t place = 0; place < places; place++) {
+#pragma unroll
+        for (int tile = 0; tile < MINE; tile++) {
+#pragma unroll
+          for (int row = 0; row < MY_ROW_TILES; row++) {
+            const float4 v = *reinterpret_cast<const float4*>(partial_of(place, tile, row));
+            const float sum[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (int e = 0; e < 4; e++) totals[tile][row][e] = place == 0 ? sum[e] : totals[tile][row][e] + sum[e];
+          }
+        }
+      }
+    }
+  }
 
   // Through shared memory, so that a row's columns are stored side by side. 4 floats more than a multiple of 32
   // keep the lanes of a fragment in banks of their own.

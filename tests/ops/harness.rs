@@ -208,8 +208,13 @@ impl Case {
     /// work for, and so in all their shapes; all must leave the same bits. Returns them; `None`, and a line that
     /// says so, where the SIMT executor is not to be had.
     pub fn run_on_cuda_of_all_sizes(&self) -> Option<Left> {
+        self.run_on_cuda_of(&[1, 2, 4, 8, 16, 1 << 20])
+    }
+
+    /// The same on devices of these numbers of multiprocessors.
+    pub fn run_on_cuda_of(&self, sizes: &[usize]) -> Option<Left> {
         let mut first: Option<Left> = None;
-        for multiprocessors in [1, 2, 4, 8, 16, 1 << 20] {
+        for &multiprocessors in sizes {
             let executor = match simt::executor_of(simt::WAYS[2], multiprocessors) {
                 Ok(executor) => executor,
                 Err(reason) => {

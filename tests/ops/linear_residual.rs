@@ -74,8 +74,8 @@ fn matches_its_twin_on_cuda() {
     // wo and w2 of B, w2 of L, XL and 3B to the full depth; tails of a tile, of a step and of a slice.
     let sizes = [(768, 768, 2), (40, 2048, 9), (24, 2816, 3), (24, 3456, 3), (32, 8704, 2)];
     let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
-    // Slices longer than a block holds at once.
-    let long = [(144, 2304, 2), (288, 1280, 9), (288, 1280, 17)];
+    // Slices longer than a block holds at once; parts of K.
+    let long = [(144, 2304, 2), (288, 1280, 9), (288, 1280, 17), (72, 1544, 65), (136, 2056, 33), (104, 2056, 33)];
     for (width, depth, rows) in sizes.into_iter().chain(odd).chain(long) {
         let (case, op) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
         let (before, twin) = (case.twin_before(), case.twin());
@@ -87,6 +87,34 @@ fn matches_its_twin_on_cuda() {
                 cuda_sum_error(depth) * largest[i / width] + U * expected[i].abs()
             });
         }
+    }
+}
+
+/// N, K, rows, and multiprocessors that make the program split K, into two to four parts, in every wide shape (but for
+/// three parts of the smallest): `backend::cuda::product::tests::the_cases_of_the_tests_split_k_in_every_shape`.
+const SPLIT_CASES: [(usize, usize, usize, usize); 14] = [
+    (40, 4104, 129, 10),
+    (40, 2568, 33, 8),
+    (104, 2056, 33, 4),
+    (104, 1544, 33, 6),
+    (40, 2056, 33, 2),
+    (40, 1544, 65, 2),
+    (72, 2056, 65, 6),
+    (40, 1288, 65, 4),
+    (72, 2056, 65, 2),
+    (72, 1288, 193, 6),
+    (72, 1288, 65, 4),
+    (136, 1288, 33, 2),
+    (136, 1544, 129, 6),
+    (136, 2056, 33, 4),
+];
+
+/// Beside the split one runs a thin shape, for a device that has more multiprocessors than there are columns.
+#[test]
+fn cuda_bits_depend_on_no_parts_of_k() {
+    for (width, depth, rows, multiprocessors) in SPLIT_CASES {
+        let (case, _) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
+        case.run_on_cuda_of(&[1 << 20, multiprocessors]);
     }
 }
 

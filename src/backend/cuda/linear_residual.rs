@@ -20,6 +20,10 @@ const SHAPES: [Shape; 8] = product::shapes(
     ],
 );
 
+fn product(op: &ops::LinearResidual, rows: usize) -> Product {
+    Product { rows, width: op.width, depth: op.depth, matrices: 1, normed: false }
+}
+
 impl Lower for ops::LinearResidual {
     fn check(&self, graph: &Graph) -> Result<(), String> {
         product::check_weight(graph, self.weight, Elem::Bf16)?;
@@ -32,12 +36,23 @@ impl Lower for ops::LinearResidual {
         vec![product::fragments_of(self.weight, self.width, self.depth)]
     }
 
+    fn scratch_bytes(&self, graph: &Graph) -> usize {
+        product(self, graph.max().rows).split_scratch_bytes()
+    }
+
+    fn counters(&self, graph: &Graph) -> usize {
+        product(self, graph.max().rows).split_counters()
+    }
+
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
-        let product =
-            Product { rows: cx.extent.rows, width: self.width, depth: self.depth, matrices: 1, normed: false };
-        let launch = product
-            .launch(product.choose(&SHAPES, cx.capacity), cx.capacity)
-            .arg(cx.buffer(self.x))
+        let product = product(self, cx.extent.rows);
+        let (shape, parts) = product.choose_split(&SHAPES, cx.capacity);
+        let mut launch = product.launch(shape, cx.capacity).arg(cx.buffer(self.x));
+        if shape.is_wide() {
+            launch.grid[2] = parts as u32;
+            launch = launch.arg(cx.scratch).arg(cx.counters);
+        }
+        let launch = launch
             .arg(cx.buffer(self.input))
             .arg(cx.weight(self.weight))
             .size(cx.extent.rows)

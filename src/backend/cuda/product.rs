@@ -29,6 +29,17 @@ const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
 const BARRIER_CLOCKS: usize = 60;
 
+/// What the last part of a block to arrive waits for: its own count, and what the others left.
+const MERGE_CLOCKS: usize = 3000;
+
+/// Slices of K, of whole steps of 16, each a sum by itself (`kernels/product.cuh`).
+const SLICES: usize = 8;
+const STEP: usize = 16;
+
+/// Parts of K that a product of at most so many rows may be split into.
+const MOST_PARTS: usize = 4;
+const SPLIT_ROWS: usize = 512;
+
 /// A kernel of a product, and what one block of it does.
 pub(super) struct Shape {
     pub kernel: Kernel,
@@ -38,6 +49,11 @@ pub(super) struct Shape {
     pub rows: usize,
     /// How a wide shape goes through K; `None` for a thin one.
     pub pipeline: Option<Pipeline>,
+}
+
+/// Slices of all parts but the first, and the first part: what its blocks leave for the last to add.
+const fn partials(parts: usize) -> usize {
+    1 + SLICES - SLICES.div_ceil(parts)
 }
 
 /// Stages of [`STAGE_DEPTH`] columns in shared memory, some of them under way.
@@ -62,7 +78,7 @@ impl Shape {
         Self { kernel, weights, rows, pipeline: Some(pipeline) }
     }
 
-    fn is_wide(&self) -> bool {
+    pub fn is_wide(&self) -> bool {
         self.pipeline.is_some()
     }
 
@@ -118,7 +134,33 @@ impl Product {
         Capacity { multiprocessors, shared_bytes }: Capacity,
     ) -> &'s Shape {
         let fit = shapes.iter().filter(|shape| shape.shared_bytes() <= shared_bytes);
-        fit.min_by_key(|shape| self.clocks(shape, multiprocessors)).expect("thin ones need none")
+        fit.min_by_key(|shape| self.clocks(shape, 1, multiprocessors)).expect("thin ones need none")
+    }
+
+    /// The same where K may be split among blocks, and into how many parts.
+    pub fn choose_split<'s>(&self, shapes: &'s [Shape; 8], capacity: Capacity) -> (&'s Shape, usize) {
+        let whole = self.choose(shapes, capacity);
+        let split = shapes.iter().flat_map(|shape| (2..=MOST_PARTS).map(move |parts| (shape, parts)));
+        let fit = |(shape, _): &(&Shape, usize)| {
+            shape.is_wide() && shape.shared_bytes() <= capacity.shared_bytes && self.rows <= SPLIT_ROWS
+        };
+        [(whole, 1)]
+            .into_iter()
+            .chain(split.filter(fit))
+            .min_by_key(|(shape, parts)| self.clocks(shape, *parts, capacity.multiprocessors))
+            .expect("there is the whole one")
+    }
+
+    /// Room for what the parts of the largest run's products leave, whatever shape they take.
+    pub fn split_scratch_bytes(&self) -> usize {
+        let rows = self.rows.min(SPLIT_ROWS).next_multiple_of(128);
+        // Blocks of at most 160 columns: the last one's end behind the others'.
+        partials(MOST_PARTS) * rows * (self.width + 160) * size_of::<f32>()
+    }
+
+    /// A counter for each block of the smallest wide shape.
+    pub fn split_counters(&self) -> usize {
+        self.rows.min(SPLIT_ROWS).div_ceil(32) * self.width.div_ceil(64)
     }
 
     /// Blocks of rows and blocks of columns.
@@ -126,13 +168,13 @@ impl Product {
         [self.rows.div_ceil(shape.rows), (self.width * self.matrices).div_ceil(shape.weights)]
     }
 
-    fn clocks(&self, shape: &Shape, multiprocessors: usize) -> usize {
+    fn clocks(&self, shape: &Shape, parts: usize, multiprocessors: usize) -> usize {
         let elem = if self.normed && !shape.is_wide() { Elem::F32 } else { Elem::Bf16 };
         let bytes = shape.weights * Elem::Bf16.size() + shape.rows.min(self.rows) * elem.size();
         // Of a stage's columns: by one, small sizes would not differ.
         let fetched = STAGE_DEPTH * bytes / BYTES_PER_CLOCK;
         let multiplied = STAGE_DEPTH * shape.weights * shape.rows / FMAS_PER_CLOCK;
-        let blocks = self.blocks(shape).iter().product::<usize>();
+        let blocks = parts * self.blocks(shape).iter().product::<usize>();
         let all = match &shape.pipeline {
             // Blocks share what memory brings, whichever multiprocessor they are on.
             None => self.depth * fetched.max(multiplied) / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors,
@@ -143,7 +185,17 @@ impl Product {
                 let busy = fetched.max(worked) * blocks.div_ceil(multiprocessors);
                 let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
                 let norm = if self.normed { LAUNCH_CLOCKS + self.depth } else { 0 };
-                self.depth.div_ceil(STAGE_DEPTH) * busy.max(latency) + norm
+                let part = self.depth.div_ceil(STEP).div_ceil(SLICES) * STEP * SLICES.div_ceil(parts);
+                let stages = self.depth.min(part).div_ceil(STAGE_DEPTH);
+                let merge = match parts {
+                    1 => 0,
+                    // Written and read.
+                    _ => {
+                        let bytes = 2 * partials(parts) * self.rows * self.width * size_of::<f32>();
+                        MERGE_CLOCKS + bytes / BYTES_PER_CLOCK / multiprocessors
+                    }
+                };
+                stages * busy.max(latency) + norm + merge
             }
         };
         // Blocks with the same weights run at the same time: these come from memory once.
@@ -295,6 +347,64 @@ mod tests {
         // Compute capability 8.6 and 8.9, then what every device has.
         assert_ne!(chosen(99 * 1024), "norm_logits_wide_160x128");
         assert_eq!(chosen(48 * 1024), "norm_logits_wide_64x32");
+    }
+
+    #[test]
+    fn k_is_split_where_columns_are_few() {
+        let parts = |rows, width, depth| {
+            let product = Product { rows, width, depth, matrices: 1, normed: false };
+            let (shape, parts) = product.choose_split(&SHAPES, card(132));
+            assert!(parts == 1 || shape.is_wide());
+            parts
+        };
+        // w2 of XL and of 3B: 80 and 100 blocks of the best shape otherwise.
+        assert!(parts(256, 1280, 3584) > 1 && parts(256, 3200, 8704) > 1);
+        // One row, columns for all, and more rows than there is room for.
+        assert_eq!([parts(2, 1280, 3584), parts(512, 16384, 1280), parts(513, 1280, 3584)], [1; 3]);
+    }
+
+    #[test]
+    fn the_cases_of_the_tests_split_k_in_every_shape() {
+        // Of tests/ops/linear_residual.
+        let cases = [
+            (40, 4104, 129, 10),
+            (40, 2568, 33, 8),
+            (104, 2056, 33, 4),
+            (104, 1544, 33, 6),
+            (40, 2056, 33, 2),
+            (40, 1544, 65, 2),
+            (72, 2056, 65, 6),
+            (40, 1288, 65, 4),
+            (72, 2056, 65, 2),
+            (72, 1288, 193, 6),
+            (72, 1288, 65, 4),
+            (136, 1288, 33, 2),
+            (136, 1544, 129, 6),
+            (136, 2056, 33, 4),
+        ];
+        let mut chosen = std::collections::BTreeSet::new();
+        for (width, depth, rows, multiprocessors) in cases {
+            let product = Product { rows, width, depth, matrices: 1, normed: false };
+            let (shape, parts) = product.choose_split(&SHAPES, card(multiprocessors));
+            assert!(parts > 1, "{width} x {depth} x {rows} on {multiprocessors}");
+            chosen.insert((shape.kernel.name, parts));
+        }
+        assert_eq!(chosen.len(), cases.len(), "{chosen:?}");
+    }
+
+    #[test]
+    fn what_parts_leave_has_room() {
+        for (rows, width) in [(1, 1), (33, 65), (256, 1280), (512, 3200), (600, 100)] {
+            let most = Product { rows, width, depth: 1024, matrices: 1, normed: false };
+            for shape in SHAPES.iter().filter(|shape| shape.is_wide()) {
+                for (parts, rows) in (2..=MOST_PARTS).flat_map(|parts| [1, rows.min(SPLIT_ROWS)].map(|n| (parts, n))) {
+                    let [row_blocks, column_blocks] = Product { rows, ..most }.blocks(shape);
+                    let blocks = row_blocks * column_blocks;
+                    let left = blocks * partials(parts) * shape.rows * shape.weights * size_of::<f32>();
+                    assert!(left <= most.split_scratch_bytes() && blocks <= most.split_counters(), "{rows} x {width}");
+                }
+            }
+        }
     }
 
     #[test]
