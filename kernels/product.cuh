@@ -408,8 +408,8 @@ constexpr uint32_t ROW_UNITS = STAGE_DEPTH / 8;                 // 16-byte units
 constexpr uint32_t TILE_UNITS = STAGE_STEPS * TILE_VECTORS;     // and of a tile of weights
 
 // A thread's copies of the weights of a stage, [tile][step][lane] there as in memory. Where there are two matrices,
-// their tiles take turns. A thread copies the same unit of every ABREAST-th tile; where from is carried from stage to
-// stage, and found zeros alone once K is over.
+// their tiles take turns. A thread copies the same unit of every ABREAST-th tile. Where from is carried from stage to
+// stage; what lies beyond K, or the matrix, becomes zeros and is not read.
 template <int MATRICES, int TILES>
 struct WeightCopies {
   static constexpr int ABREAST = PRODUCT_THREADS / TILE_UNITS;  // tiles that the threads copy at once
@@ -542,22 +542,23 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
     uint32_t a[MINE][4], b[MY_ROW_TILES][2];
   };
   const uint32_t my_tile = warp % WARPS_OVER_TILES * MINE, my_row = warp / WARPS_OVER_TILES * MY_ROW_TILES * 8;
+  // In a stage, in bytes.
   const uint32_t a_place = (my_tile * TILE_UNITS + lane) * 16;
-  // Of each two row tiles: their first eight rows, columns 0..7 and 8..15 of a step, then their last eight. Two units
-  // further is another place of the same 128 bytes: some of its bits are others.
+  // Of each two row tiles: their first eight rows, columns 0..7 and 8..15 of a step, then their last eight. A step further
+  // on is another place of the same 128 bytes, which differs in some bits.
   const uint32_t matrix_row = my_row + lane / 16 * 8 + lane % 8, matrix_unit = lane / 8 % 2;
   const uint32_t b_place = WEIGHT_BYTES + matrix_row * ROW_BYTES + (matrix_unit ^ matrix_row % 8) * 16;
-  auto load = [&](Fragments& to, uint32_t stage, int step) {
+  auto load = [&](Fragments& to, uint32_t stage_at, int step) {
 #pragma unroll
     for (int pair = 0; pair < MY_ROW_TILES / 2; pair++) {
       uint32_t r[4];
-      ldmatrix_x4(r, shared + ((stage + b_place) ^ (step * 2 * 16)) + pair * 16 * ROW_BYTES);
+      ldmatrix_x4(r, shared + ((stage_at + b_place) ^ (step * 2 * 16)) + pair * 16 * ROW_BYTES);
       to.b[2 * pair][0] = r[0], to.b[2 * pair][1] = r[1];
       to.b[2 * pair + 1][0] = r[2], to.b[2 * pair + 1][1] = r[3];
     }
 #pragma unroll
     for (int tile = 0; tile < MINE; tile++) {
-      const uint4 v = load_16(shared + stage + a_place + (tile * TILE_UNITS + step * TILE_VECTORS) * 16);
+      const uint4 v = load_16(shared + stage_at + a_place + (tile * TILE_UNITS + step * TILE_VECTORS) * 16);
       to.a[tile][0] = v.x, to.a[tile][1] = v.y, to.a[tile][2] = v.z, to.a[tile][3] = v.w;
     }
   };
@@ -607,7 +608,7 @@ __device__ __forceinline__ void product_wide(const Epilogue& epilogue,
 
   Fragments fragments[2] = {};  // before the first step: zeros, which add nothing
   uint32_t slice_end = per_slice;
-  uint32_t from = 0, to = (STAGES - 1) * STAGE_BYTES;  // the stage that is there, and the one that is copied
+  uint32_t from = 0, to = (STAGES - 1) * STAGE_BYTES;  // in bytes: the stage that is there, and the one that is copied
   auto load_and_multiply = [&](uint32_t first, auto ends) {
 #pragma unroll
     for (int i = 0; i < STAGE_STEPS; i++) {
