@@ -216,7 +216,7 @@ impl Model {
                 slot: slot as u32,
                 position: (slot / 2 + j) as u32,
                 token: ((31 * slot + j) % vocab_size) as u32,
-                settled: 0,
+                settled: (slot / 2) as u32,
             };
             return (0..2 * self.pictures).flat_map(|slot| (0..WINDOW).map(move |j| row(slot, j))).collect();
         }
@@ -230,7 +230,8 @@ impl Model {
             };
             // At the condition a token is a class; 5 is one of every model.
             let token = if position == 0 { 5 } else { (r * 31) % vocab_size };
-            Row { slot: r as u32, position: position as u32, token: token as u32, settled: 0 }
+            // All before the row's own is there: kernels read it early.
+            Row { slot: r as u32, position: position as u32, token: token as u32, settled: position as u32 }
         };
         (0..2 * self.pictures).map(row).collect()
     }
