@@ -164,10 +164,11 @@ struct Partial {
   }
 };
 
-// Rows of the cache that a warp leaves between its own and the first that this run writes, if it reads before the wait:
-// so none of that row's bytes come along. Of 8 bytes each they fill what memory is read by, twice. (Copies of 8 bytes
-// pass through the first-level cache. What it had before those rows were written it has forgotten at the waits of the
-// launches since, at least those behind the last layer's.)
+// Rows of the cache that a warp leaves between its own and the first that this run writes, if it reads before the wait.
+// Memory comes by 32 bytes, and a row has 8 at least: so none of that row's bytes come along with the last of its own.
+// (Before row 0 lies the last row of another head, which no run writes.) Copies of 8 bytes pass through the first-level
+// cache. What that had of rows before they were written it has forgotten since: the first launch of this run overlapped
+// with nothing before it.
 constexpr uint32_t UNSETTLED_MARGIN = 8;
 
 // A row of the table before the wait: it is as it was before the run, until tokens are drawn.

@@ -184,7 +184,7 @@ struct alignas(16) Row {
   uint32_t slot;
   uint32_t position;  // 0 is the condition (its cache row is the prefix row), 1 + t the image token t
   uint32_t token;     // the class label at position 0, the code at any other
-  uint32_t settled;   // rows of the slot's cache that were there before the run; fewer may be said
+  uint32_t settled;   // rows of the slot's cache that no launch of the run writes; fewer may be said
 };
 
 // One token to draw.

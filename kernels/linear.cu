@@ -9,7 +9,8 @@
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 2, writes R * N * 2 or 4; floor:
 //            the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
 //   matches  graph::ops::linear::twin; tolerance and why: tests/ops/linear.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 // Decided per launch, not per instance: only the last store looks at them. thin_8 has 8 steps under way, as 16 spill
 // on sm_90a beside GELU's registers.

@@ -1,7 +1,8 @@
 // linear_residual.cu
 // x[r, n] += Σ_k weight[n, k] * input[r, k]: `wo` behind attention, `w2` behind SwiGLU
 //
-//   shapes   x (R, N)   input (R, K)   weight (N, K), packed as fragments
+//   shapes   x (R, N)   input (R, K)   weight (N, K), packed as fragments; wide: partials and counters of PartsOfK
+//            (product_wide.cuh), the counters zero before and after
 //   types    input, weight: bf16; x and sums: f32
 //   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR: ceil(R / rows) x ceil(N / columns) blocks, in up to 4 parts
 //            of K; 256 threads (product.cuh, backend/cuda/product.rs)
@@ -10,7 +11,8 @@
 //            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs. In parts of K it writes and
 //            reads R * N * 4 more for each slice behind the first part, and once for that, all in L2
 //   matches  graph::ops::linear_residual::twin; tolerance and why: tests/ops/linear_residual.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 struct AddToResidual {
   static constexpr int MATRICES = 1;
@@ -36,8 +38,8 @@ struct AddToResidual {
 #define THIN_ARGUMENTS x, input, weight, rows, width, depth
 #define WIDE_PARAMETERS                                    \
   float *x,                      /* (R, N) in and out */   \
-      float *partials,           /* SplitK */              \
-      uint32_t *counters,        /* SplitK */              \
+      float *partials,           /* of PartsOfK */         \
+      uint32_t *counters,        /* of PartsOfK */         \
       const bf16 *input,         /* (R, K) */              \
       const bf16 *weight,        /* (N, K) as fragments */ \
       uint32_t rows,             /* R */                   \

@@ -10,7 +10,8 @@
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4, writes R * N * 4; floor: the
 //            weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
 //   matches  graph::ops::norm_linear::twin; tolerance and why: tests/ops/norm_linear.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 struct Store {
   static constexpr int MATRICES = 1;

@@ -9,7 +9,8 @@
 //   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * V * 4; floor: these
 //            bytes
 //   matches  graph::ops::norm_logits::twin; tolerance and why: tests/ops/norm_logits.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 struct StoreLogits {
   static constexpr int MATRICES = 1;

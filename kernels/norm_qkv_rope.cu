@@ -11,7 +11,8 @@
 //   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * C * (4 + 2 + 2);
 //            floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs
 //   matches  graph::ops::norm_qkv_rope::twin; tolerance and why: tests/ops/norm_qkv_rope.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 struct TurnAndCache {
   static constexpr int MATRICES = 1;

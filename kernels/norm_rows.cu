@@ -11,7 +11,7 @@
 //            microseconds of latency, where each block of a wide product would read as much
 //   matches  norm_rows_f32: graph::ops::norm_rows::twin; tolerance and why: tests/ops/norm_rows.rs; norm_rows: the
 //            products' tests
-#include "product.cuh"
+#include "product_thin.cuh"
 
 // Steps of a slice that are loaded at once and stay in registers, all of them up to C = 2048, and those that are squared
 // at once beside them, up to C = 3200. There are few blocks, so each may have a multiprocessor's registers.

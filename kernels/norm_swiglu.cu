@@ -10,7 +10,8 @@
 //   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * F * 2; floor: the
 //            weights' bytes up to about 180 rows on an H200, then 4 R F C FLOPs
 //   matches  graph::ops::norm_swiglu::twin; tolerance and why: tests/ops/norm_swiglu.rs
-#include "product.cuh"
+#include "product_thin.cuh"
+#include "product_wide.cuh"
 
 struct Gate {
   static constexpr int MATRICES = 2;

@@ -31,7 +31,7 @@ __device__ __forceinline__ void spin_yield() { __nanosleep(20); }
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
 
 // Programmatic dependent launch: waits until the launch before this one has finished and its writes are seen.
-// Before it, only memory may be read that no launch of the run has written (weights, and what was there before the run).
+// Before it, only memory may be read that no launch of the run writes: weights, and what was there before the run.
 __device__ __forceinline__ void grid_dependency_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -22,7 +22,7 @@ pub struct Row {
     pub position: u32,
     /// The class label at position 0, the code at any other; in a pass over texts the text's token.
     pub token: u32,
-    /// How many rows of the slot's cache were there before the run, from row 0 on: a kernel may read them while the
+    /// How many rows of the slot's cache no launch of the run writes, from row 0 on: a kernel may read them while the
     /// launches before it are still at work. 0, or any number that is less, is true, too.
     pub settled: u32,
 }

@@ -41,6 +41,11 @@ pub fn device(way: Way, multiprocessors: usize) -> Result<Arc<dyn Device>, Strin
     Ok(Arc::new(SimtDevice { simt: Arc::new(simt), way, multiprocessors }))
 }
 
+/// What a device of so many multiprocessors says of itself.
+pub fn capacity(multiprocessors: usize) -> Capacity {
+    Capacity { multiprocessors, shared_bytes: 227 * 1024 }
+}
+
 struct SimtDevice {
     simt: Arc<Simt>,
     way: Way,
@@ -53,7 +58,7 @@ impl Device for SimtDevice {
     }
 
     fn capacity(&self) -> Capacity {
-        Capacity { multiprocessors: self.multiprocessors, shared_bytes: 227 * 1024 }
+        capacity(self.multiprocessors)
     }
 
     fn memory(&self) -> Result<Memory> {

@@ -1,8 +1,11 @@
 //! x += weight · input. Rounding: the product's sum, then one addition.
 
+use std::collections::BTreeSet;
+
+use smalti::backend::cuda;
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
-use crate::common::compare;
+use crate::common::{compare, simt};
 use crate::harness::{Case, ROW_COUNTS, Random, U, cuda_sum_error, largest_sum};
 
 fn case(elem: Elem, width: usize, depth: usize, rows: usize) -> (Case, ops::LinearResidual) {
@@ -75,7 +78,7 @@ fn matches_its_twin_on_cuda() {
     let sizes = [(768, 768, 2), (40, 2048, 9), (24, 2816, 3), (24, 3456, 3), (32, 8704, 2)];
     let odd = [(1, 8, 1), (17, 8, 3), (33, 40, 17), (130, 104, 33), (7, 264, 65), (31, 136, 129)];
     // Slices longer than a block holds at once; parts of K.
-    let long = [(144, 2304, 2), (288, 1280, 9), (288, 1280, 17), (72, 1544, 65), (136, 2056, 33), (104, 2056, 33)];
+    let long = [(144, 2304, 2), (288, 1280, 9), (288, 1280, 17), (72, 4104, 65), (136, 4104, 33), (40, 2568, 17)];
     for (width, depth, rows) in sizes.into_iter().chain(odd).chain(long) {
         let (case, op) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
         let (before, twin) = (case.twin_before(), case.twin());
@@ -90,32 +93,39 @@ fn matches_its_twin_on_cuda() {
     }
 }
 
-/// N, K, rows, and multiprocessors that make the program split K, into two to four parts, in every wide shape (but for
-/// three parts of the smallest): `backend::cuda::product::tests::the_cases_of_the_tests_split_k_in_every_shape`.
-const SPLIT_CASES: [(usize, usize, usize, usize); 14] = [
-    (40, 4104, 129, 10),
-    (40, 2568, 33, 8),
-    (104, 2056, 33, 4),
-    (104, 1544, 33, 6),
-    (40, 2056, 33, 2),
-    (40, 1544, 65, 2),
-    (72, 2056, 65, 6),
-    (40, 1288, 65, 4),
-    (72, 2056, 65, 2),
-    (72, 1288, 193, 6),
-    (72, 1288, 65, 4),
-    (136, 1288, 33, 2),
-    (136, 1544, 129, 6),
-    (136, 2056, 33, 4),
-];
-
+/// Devices whose multiprocessors outnumber a product's blocks split K: into two, three or four parts, in every wide shape.
 /// Beside the split one runs a thin shape, for a device that has more multiprocessors than there are columns.
 #[test]
 fn cuda_bits_depend_on_no_parts_of_k() {
-    for (width, depth, rows, multiprocessors) in SPLIT_CASES {
+    let mut split = BTreeSet::new();
+    // N, K, rows, and multiprocessors.
+    for (width, depth, rows, multiprocessors) in [
+        (168, 4104, 17, 2),
+        (40, 4104, 17, 3),
+        (40, 2568, 17, 4),
+        (40, 8200, 33, 1),
+        (40, 2568, 33, 3),
+        (40, 2568, 33, 2),
+        (16, 4104, 97, 2),
+        (40, 2568, 97, 3),
+        (40, 2568, 65, 4),
+        (72, 6152, 65, 2),
+        (72, 3080, 65, 3),
+        (72, 4104, 65, 4),
+        (136, 2056, 33, 2),
+        (136, 6152, 65, 3),
+        (136, 4104, 33, 4),
+    ] {
         let (case, _) = case_of(Elem::Bf16, Elem::Bf16, width, depth, rows);
+        let op = &case.graph.nodes(case.phase)[0].op;
+        let launched =
+            cuda::launches(&case.graph, op, case.extent, simt::capacity(multiprocessors)).expect("it can run");
+        split.insert((launched[0].kernel.name, launched[0].grid[2]));
         case.run_on_cuda_of(&[1 << 20, multiprocessors]);
     }
+    let wide = ["64x32", "64x64", "64x128", "128x128", "160x128"].map(|shape| format!("linear_residual_wide_{shape}"));
+    let all: BTreeSet<_> = wide.iter().flat_map(|name| [2, 3, 4].map(|parts| (name.as_str(), parts))).collect();
+    assert_eq!(split, all);
 }
 
 #[test]

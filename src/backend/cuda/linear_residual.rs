@@ -20,7 +20,7 @@ const SHAPES: [Shape; 8] = product::shapes(
     ],
 );
 
-fn product(op: &ops::LinearResidual, rows: usize) -> Product {
+fn product_of(op: &ops::LinearResidual, rows: usize) -> Product {
     Product { rows, width: op.width, depth: op.depth, matrices: 1, normed: false }
 }
 
@@ -37,15 +37,15 @@ impl Lower for ops::LinearResidual {
     }
 
     fn scratch_bytes(&self, graph: &Graph) -> usize {
-        product(self, graph.max().rows).split_scratch_bytes()
+        product_of(self, graph.max().rows).split_scratch_bytes()
     }
 
     fn counters(&self, graph: &Graph) -> usize {
-        product(self, graph.max().rows).split_counters()
+        product_of(self, graph.max().rows).split_counters()
     }
 
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
-        let product = product(self, cx.extent.rows);
+        let product = product_of(self, cx.extent.rows);
         let (shape, parts) = product.choose_split(&SHAPES, cx.capacity);
         let mut launch = product.launch(shape, cx.capacity).arg(cx.buffer(self.x));
         if shape.is_wide() {

@@ -162,9 +162,12 @@ impl Plan for CudaPlan {
     fn run_nodes(&mut self, phase: PhaseId, nodes: Range<usize>, extent: Extent) -> Result<()> {
         let key = self.prepare(phase, extent)?;
         let laid = &self.laid[&key];
-        let run: Vec<Launch> = nodes.flat_map(|node| laid.launches[laid.nodes[node].clone()].iter().cloned()).collect();
+        let run = match &laid.nodes[nodes] {
+            [] => &[],
+            nodes => &laid.launches[nodes[0].start..nodes[nodes.len() - 1].end],
+        };
         // SAFETY: the launches were made by the ops' `Lower` for this plan's live memory.
-        let done = unsafe { self.stream.launch(&run) };
+        let done = unsafe { self.stream.launch(run) };
         self.note(done, None)
     }
 

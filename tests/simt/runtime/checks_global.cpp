@@ -88,7 +88,9 @@ void check_conflict(const Thread* thread, Moment earlier, const char* what, cons
 
 // Of a launch that may still be at work: an earlier one of the same run.
 bool may_be_under_way(const Thread* thread, Moment moment) {
-  return moment.clock > thread->block->launch->config.run_began && moment.clock <= clocks.launch;
+  // A run that began later than now began before the clock was set back, when all records were forgotten.
+  const uint32_t began = thread->block->launch->config.run_began;
+  return moment.clock > (began > clocks.launch ? 0 : began) && moment.clock <= clocks.launch;
 }
 
 }  // namespace
