@@ -48,7 +48,7 @@ impl Product {
         match self.weight {
             Matrix::F32(weight) => weight.wrapping_add(at).cast(),
             Matrix::Bf16(weight) => weight.wrapping_add(at).cast(),
-            Matrix::Tiles(weight) => weight.wrapping_add(at).cast(),
+            Matrix::Tiles(strips) => strips.at.wrapping_add(at).cast(),
         }
     }
 }
@@ -60,15 +60,14 @@ pub enum Matrix {
     F32(*const f32),
     /// In the [`lanes::arrangement`].
     Bf16(*const u16),
-    /// In the [`tiles::arrangement`].
-    Tiles(*const u32),
+    Tiles(tiles::Strips),
 }
 
 impl Matrix {
     pub fn of(cx: &Context<'_>, weight: WeightId) -> Self {
         let data = cx.weight(weight);
         match data.elem() {
-            Elem::U32 => Self::Tiles(data.ptr()),
+            Elem::U32 => Self::Tiles(tiles::Strips::new(data.ptr(), data.len())),
             Elem::Bf16 => Self::Bf16(data.ptr()),
             Elem::F32 => Self::F32(data.ptr()),
             other => unreachable!("no product has a weight of {other:?}"),
@@ -89,6 +88,14 @@ impl Matrix {
             Self::Tiles(_) => tiles::at(n, depth),
             Self::Bf16(_) => lanes::at::<u16>(n, depth),
             Self::F32(_) => lanes::at::<f32>(n, depth),
+        }
+    }
+
+    /// Elements within which [`Matrix::at`] has to stay, of a weight of `len`.
+    fn room(self, len: usize) -> usize {
+        match self {
+            Self::Tiles(strips) => strips.stride,
+            _ => len,
         }
     }
 }
@@ -132,10 +139,10 @@ pub unsafe fn product<E: Epilogue>(isa: Isa, p: Product, piece: Piece, epilogue:
     }
 }
 
-/// A [`Product`], its weight of type `T` and its activations of type `X`.
+/// A [`Product`] of a weight that `W` says where to find, and activations of type `X`.
 #[derive(Clone, Copy)]
-struct Operands<T, X = f32> {
-    weight: *const T,
+struct Operands<W, X = f32> {
+    weight: W,
     first: usize,
     x: *const X,
     depth: usize,
@@ -172,7 +179,7 @@ pub unsafe fn deal_from<E: Epilogue>(
     let product = Product { weight: Matrix::of(cx, weight), first, x, depth, rows: cx.extent.rows };
     let stop = first + width;
     let end = product.weight.at(stop.next_multiple_of(product.weight.together()), depth);
-    assert!(end <= cx.weight(weight).len(), "rows {first} to {stop} outside the weight");
+    assert!(end <= product.weight.room(cx.weight(weight).len()), "rows {first} to {stop} outside the weight");
     cx.member.deal_streams(width, product.pieces(), |rows, next| {
         let piece = Piece { rows, next: product.address(next) };
         // SAFETY: the weight has those rows; the rest is the caller's.

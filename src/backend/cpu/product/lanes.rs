@@ -116,7 +116,7 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 ///
 /// # Safety
 /// As there.
-pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<T>, piece: Piece, epilogue: &mut E) {
+pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<*const T>, piece: Piece, epilogue: &mut E) {
     // SAFETY: `isa` is one of this processor's.
     let Fit { vectors, rows: most, ahead: lead } = unsafe { fit(isa, p.rows) };
     let groups = p.rows.div_ceil(most).max(1);

@@ -1,19 +1,20 @@
 //! The same by tiles of bf16: up to 16 activation rows meet 16 weight rows at a time.
 //!
 //! An f32 is the sum of three bf16, its first, next and last eight bits, so no activation is rounded, and no product
-//! (below 2^-103 the last part is a denormal, which tiles take for zero). A sum takes 32 elements' first parts, then
-//! their next, then their last, each in the order of [`Tiles::multiply`], then the next 32 elements': one order, whatever
-//! the number of rows.
+//! (below 2^-103 the last part is a denormal, which tiles take for zero). A sum is that of three: of all first parts'
+//! products, in steps of 32 elements, each in the order of [`Tiles::multiply`]; to the last parts' the next are added,
+//! to both the first. One order, whatever the number of rows.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::{Epilogue, Operands, Piece};
 use crate::backend::cpu::memory::Arrangement;
 use crate::backend::cpu::simd::tiles::{SIDE, Shape, Tiles};
-use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, pair_kernel, prefetch};
+use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, pair_kernel, prefetch_near};
 
-/// Weight rows of a strip: two tiles, so that what is read lies together and their sums do not wait for each other.
-pub const ROWS: usize = 2 * SIDE;
+/// Weight rows of a strip.
+pub const ROWS: usize = SIDE;
 
 /// Elements of a row that a tile holds.
 const DEPTH: usize = 2 * SIDE;
@@ -21,35 +22,50 @@ const DEPTH: usize = 2 * SIDE;
 /// bf16 that make an f32.
 const PARTS: usize = 3;
 
-/// Words of a tile.
-const TILE: usize = SIDE * SIDE;
+/// Steps ahead for which memory is asked.
+const AHEAD: usize = 4;
 
-/// Words of a strip's two tiles, which meet the activations one after the other.
-const STEP: usize = 2 * TILE;
+/// Strips that meet several groups of activation rows side by side, and steps of them at a time: as many as leave the
+/// activations in the first cache.
+const STRIPS: usize = 4;
+const STEPS: usize = 8;
 
-/// Bytes of each of the next strips that are asked for while a row's sums are stored.
-const IN_STORE: usize = 8 * LINE;
-
-/// Weight rows that meet the activation rows side by side, at most: two strips.
-const MOST: usize = 2 * ROWS;
-
-/// Where the strip of weight row `n` begins among those of rows of `depth` elements.
-pub fn at(n: usize, depth: usize) -> usize {
-    n / ROWS * depth.div_ceil(DEPTH) * STEP
+/// A weight in the [`arrangement`]: strips of ROWS rows, each of tiles whose lines, of a pair of every row, lie in sixteen
+/// streams. Memory brings many streams faster than one: on two cores of the Xeon of
+/// benches/results/2026-11-30-cpu-amx.md two activation rows go through 192 MB at 36 GB/s, at 23 where tiles lie one
+/// after the other; at 31 and 33 where streams are as short as a strip and where they begin at the same line of a page.
+#[derive(Clone, Copy)]
+pub struct Strips {
+    /// Where the first stream begins.
+    pub at: *const u32,
+    /// Words from one stream to the next.
+    pub stride: usize,
 }
 
-/// A weight (N, K) as tiles of pairs, in the order in which they are read: (N / 32, K / 32, 2, 16 pairs, 16 rows), zero
-/// beyond both ends.
+impl Strips {
+    /// Of a weight of `len` words.
+    pub fn new(at: *const u32, len: usize) -> Self {
+        Self { at, stride: len / SIDE }
+    }
+}
+
+/// Where in each stream the strip of weight row `n` begins, if rows have `depth` elements.
+pub fn at(n: usize, depth: usize) -> usize {
+    n / ROWS * depth.div_ceil(DEPTH) * SIDE
+}
+
+/// A weight (N, K) as tiles of pairs, (16 pairs, N / 16, K / 32, 16 rows), zero beyond both ends. An odd number of lines
+/// lies between one pair's and the next: a tile's lines would meet in one set of a cache otherwise.
 pub fn arrangement(n: usize, k: usize) -> Arrangement {
-    Arrangement::pairs("tiles", at(n.next_multiple_of(ROWS), k), move |weight, tiles| {
-        for (rows, strip) in weight.chunks(ROWS * k).zip(tiles.chunks_exact_mut(at(ROWS, k))) {
-            for (half, rows) in rows.chunks(SIDE * k).enumerate() {
-                for pair in 0..k.div_ceil(2) {
-                    let words = &mut strip[pair / SIDE * STEP + half * TILE + pair % SIDE * SIDE..];
-                    for (word, row) in words.iter_mut().zip(rows.chunks_exact(k)) {
-                        let second = row.get(2 * pair + 1).copied().unwrap_or(0);
-                        *word = u32::from(row[2 * pair]) | u32::from(second) << 16;
-                    }
+    let strip = at(ROWS, k);
+    let stride = (at(n.next_multiple_of(ROWS), k) / SIDE | 1) * SIDE;
+    Arrangement::pairs("tiles", SIDE * stride, move |weight, tiles| {
+        for (number, rows) in weight.chunks(ROWS * k).enumerate() {
+            for pair in 0..k.div_ceil(2) {
+                let at = pair % SIDE * stride + number * strip + pair / SIDE * SIDE;
+                for (word, row) in tiles[at..][..SIDE].iter_mut().zip(rows.chunks_exact(k)) {
+                    let second = row.get(2 * pair + 1).copied().unwrap_or(0);
+                    *word = u32::from(row[2 * pair]) | u32::from(second) << 16;
                 }
             }
         }
@@ -68,7 +84,7 @@ fn height(first: usize, rows: usize) -> usize {
 
 kernel!(
     /// Packs row `r` of `rows` rows of `depth` elements, which is at `x`. Of each group of up to SIDE rows, for each step
-    /// of 32 elements and each part, follow the group's rows, 16 pairs of each.
+    /// of 32 elements, follow the group's rows, the three parts of each, 16 pairs of a part.
     ///
     /// # Safety
     /// `packed` has room for all rows, `x` holds this one.
@@ -77,7 +93,6 @@ kernel!(
 
 #[inline(always)]
 unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: usize, depth: usize) {
-    const UPPER: u32 = 0xffff_0000;
     let first = r / SIDE * SIDE;
     let height = height(first, rows);
     for (step, at) in (0..depth).step_by(DEPTH).enumerate() {
@@ -88,16 +103,18 @@ unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: us
                 let (x, count) = (x.add(at + i), depth - at - i);
                 S::store(rest.as_mut_ptr().add(i), if count < LANES { S::load_partial(x, count) } else { S::load(x) });
             }
-            let to = packed.add(first * words(depth) + (step * PARTS * height + r % SIDE) * SIDE);
+            let to = packed.add(first * words(depth) + (step * height + r % SIDE) * PARTS * SIDE);
             for part in 0..PARTS {
-                let mut pairs = [0u32; SIDE];
-                for (pair, two) in pairs.iter_mut().zip(rest.as_chunks_mut::<2>().0) {
-                    let bits = two.map(|x| x.to_bits() & UPPER);
+                let mut halves = [0u16; DEPTH];
+                for (half, x) in halves.iter_mut().zip(&mut rest) {
+                    let bits = x.to_bits();
+                    *half = (bits >> 16) as u16;
                     // Exact: what is left are the lower bits.
-                    *two = std::array::from_fn(|i| two[i] - f32::from_bits(bits[i]));
-                    *pair = bits[0] >> 16 | bits[1];
+                    *x -= f32::from_bits(bits & 0xffff_0000);
                 }
-                to.add(part * height * SIDE).cast::<[u32; SIDE]>().write(pairs);
+                for (pair, [first, second]) in halves.as_chunks::<2>().0.iter().enumerate() {
+                    *to.add(part * SIDE + pair) = u32::from(*first) | u32::from(*second) << 16;
+                }
             }
         }
     }
@@ -108,133 +125,181 @@ pair_kernel!(
     ///
     /// # Safety
     /// As there; products of the instruction set go by tiles.
-    pub fn product[E: Epilogue](p: Operands<u32, u32>, piece: Piece, epilogue: &mut E) = body
+    pub fn product[E: Epilogue](p: Operands<Strips, u32>, piece: Piece, epilogue: &mut E) = body
 );
 
+/// Sums of a strip: of the parts of up to SIDE activation rows.
+type Sums = [[f32; SIDE]; PARTS * SIDE];
+
 #[inline(always)]
-unsafe fn body<S: Simd, E: Epilogue>(p: Operands<u32, u32>, piece: Piece, epilogue: &mut E) {
+unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epilogue: &mut E) {
     let mut tiles = S::Tiles::new();
-    let mut sums = [[0f32; MOST]; SIDE];
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; STRIPS];
+    let steps = p.depth.div_ceil(DEPTH);
+    // One group of rows meets a strip as memory brings it; several meet strips in the cache.
+    let (together, at_once) = if p.rows > SIDE { (STRIPS, STEPS) } else { (1, steps) };
     let Range { mut start, end } = piece.rows;
     while start < end {
         // Whole strips, though a piece may begin or end within one.
         let skip = (p.first + start) % ROWS;
-        let count = (end - start).min(MOST - skip);
-        let weight = p.weight.wrapping_add(at(p.first + start, p.depth));
-        let ends = start + count == end;
-        let next = if ends { piece.next } else { weight.wrapping_add(2 * at(ROWS, p.depth)).cast() };
+        let count = (end - start).min(together * ROWS - skip);
+        let strips = (skip + count).div_ceil(ROWS);
+        let strip = |number| p.weight.at.wrapping_add(at(p.first + start, p.depth) + number * steps * SIDE);
+        let then = if start + count == end { piece.next } else { strip(strips).cast() };
         for first in (0..p.rows).step_by(SIDE) {
-            let height = height(first, p.rows);
-            // SAFETY: the weight has the strips of these rows, activation rows first..first + height are packed there.
-            unsafe {
-                let block = Block {
-                    weight,
-                    // Other activation rows meet the weights in the cache.
-                    next: (first == 0).then_some(next),
-                    x: p.x.add(first * words(p.depth)),
-                    steps: p.depth.div_ceil(DEPTH),
-                    height,
-                };
-                tiles.shape(shape(height));
-                if skip + count <= ROWS {
-                    block.run::<_, false>(&mut tiles, &mut sums);
-                } else {
-                    block.run::<_, true>(&mut tiles, &mut sums);
-                }
-            }
-            for (r, sums) in sums.iter_mut().enumerate().take(height) {
-                if first + SIDE >= p.rows {
-                    // What sums go into takes its time: memory has more of the next strips to bring meanwhile.
-                    for line in (r * IN_STORE..(r + 1) * IN_STORE).step_by(LINE) {
-                        prefetch(next.wrapping_add(4 * STEP + line));
-                        prefetch(next.wrapping_add(4 * (at(ROWS, p.depth) + STEP) + line));
+            let group = Group::new(height(first, p.rows));
+            // SAFETY: products go by tiles.
+            unsafe { tiles.shape(group.shape()) }
+            for begin in (0..steps).step_by(at_once) {
+                for (number, sums) in sums[..strips].iter_mut().enumerate() {
+                    let next = if number + 1 < strips { strip(number + 1).cast() } else { then };
+                    let block = Block {
+                        weight: strip(number),
+                        stride: p.weight.stride,
+                        // Other activation rows meet the weights in the cache.
+                        next: (first == 0).then_some(next),
+                        x: p.x.wrapping_add(first * words(p.depth)),
+                        depth: steps,
+                        steps: begin..steps.min(begin + at_once),
+                        group,
+                    };
+                    // SAFETY: the weight has the strips of these rows, the group's activations are packed there, and
+                    // tiles have its shape.
+                    unsafe {
+                        match group.tiles {
+                            1 => block.run::<_, 1>(&mut tiles, sums.as_mut_ptr()),
+                            2 => block.run::<_, 2>(&mut tiles, sums.as_mut_ptr()),
+                            _ => block.run::<_, 3>(&mut tiles, sums.as_mut_ptr()),
+                        }
                     }
                 }
-                epilogue.store(first + r, start, &mut sums[skip..][..count]);
+            }
+            for r in 0..group.height {
+                let mut row = [[0f32; SIDE]; STRIPS];
+                for (row, sums) in row.iter_mut().zip(&sums[..strips]) {
+                    // SAFETY: the sums of this row's parts were stored.
+                    let parts =
+                        unsafe { &*sums.as_ptr().cast::<[f32; SIDE]>().add(PARTS * r).cast::<[[f32; SIDE]; PARTS]>() };
+                    for (n, sum) in row.iter_mut().enumerate() {
+                        *sum = parts[0][n] + (parts[1][n] + parts[2][n]);
+                    }
+                }
+                epilogue.store(first + r, start, &mut row.as_flattened_mut()[skip..][..count]);
             }
         }
         start += count;
     }
 }
 
-/// Sums in tiles 0 to 3, weights in 4, the three parts of activations in 5 to 7.
-#[inline(always)]
-fn shape(height: usize) -> Shape {
-    let mut shape = Shape::NONE.with(4, SIDE, SIDE);
-    for tile in [0, 1, 2, 3, 5, 6, 7] {
-        shape = shape.with(tile, height, SIDE);
-    }
-    shape
-}
-
-/// A strip of weight rows, or two, and a group of activation rows.
-struct Block {
-    weight: *const u32,
-    /// Where the strips that are read afterwards begin, if the weights come out of memory.
-    next: Option<*const u8>,
-    x: *const u32,
-    /// Tiles of a weight row.
-    steps: usize,
+/// Activation rows that meet weights at once: their parts are rows of one to three tiles of the same height, of which
+/// the second may begin within the first.
+#[derive(Clone, Copy)]
+struct Group {
     /// Activation rows.
     height: usize,
+    tiles: usize,
+    /// Rows of a tile.
+    rows: usize,
+}
+
+impl Group {
+    fn new(height: usize) -> Self {
+        let tiles = (PARTS * height).div_ceil(SIDE);
+        Self { height, tiles, rows: (PARTS * height).div_ceil(tiles) }
+    }
+
+    /// The first row of a tile.
+    #[inline(always)]
+    fn first(&self, tile: usize) -> usize {
+        (tile * self.rows).min(PARTS * self.height - self.rows)
+    }
+
+    /// Sums in tiles 0 to 2, weights in 3, activations in 4.
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        let mut shape = Shape::NONE.with(3, SIDE, SIDE).with(4, self.rows, SIDE);
+        for tile in 0..self.tiles {
+            shape = shape.with(tile, self.rows, SIDE);
+        }
+        shape
+    }
+}
+
+/// A strip of weight rows and a group of activation rows.
+struct Block {
+    weight: *const u32,
+    /// Words from one line of a tile to the next.
+    stride: usize,
+    /// Where the strip that is read afterwards begins, if the weights come out of memory.
+    next: Option<*const u8>,
+    x: *const u32,
+    /// Tiles of the strip.
+    depth: usize,
+    /// Those that are multiplied now.
+    steps: Range<usize>,
+    group: Group,
 }
 
 impl Block {
-    /// Sums of the strip, or of `BOTH`.
+    /// Sums of the strip, or if these steps are not the first, what they add to them.
     ///
-    /// Before each tile memory is asked for the one of the strip's next step, at the end of the next strip's first: on
-    /// two cores of the Xeon of benches/results/2026-11-26-cpu-amx-second.md two rows go through 192 MB at 34 GB/s with
-    /// that, at 27 when a whole step is asked for at once, at 25 without; farther ahead is slower.
+    /// # Safety
+    /// The strip is there, and the group; `sums` hold those of the steps before; tiles have the group's shape.
     #[inline(always)]
-    unsafe fn run<M: Tiles, const BOTH: bool>(&self, tiles: &mut M, sums: &mut [[f32; MOST]; SIDE]) {
-        let &Self { weight, next, x, steps, height } = self;
-        let strip = steps * STEP;
-        // SAFETY: the caller vouches for the strips and for the group; tiles have the sizes of `shape`.
+    unsafe fn run<M: Tiles, const TILES: usize>(&self, tiles: &mut M, sums: *mut Sums) {
+        let Self { weight, stride, next, x, depth, ref steps, group } = *self;
+        let sums = sums.cast::<f32>();
+        let [second, third] = [1, 2].map(|tile| group.first(tile) * SIDE);
+        // SAFETY: the caller's.
         unsafe {
-            tiles.zero::<0>();
-            tiles.zero::<1>();
-            tiles.zero::<2>();
-            tiles.zero::<3>();
-            for step in 0..steps {
-                let x = x.add(step * PARTS * height * SIDE);
-                tiles.load::<5>(x, LINE);
-                tiles.load::<6>(x.add(height * SIDE), LINE);
-                tiles.load::<7>(x.add(2 * height * SIDE), LINE);
-                let weight = weight.add(step * STEP);
-                let ahead = next.map(|next| if step + 1 < steps { weight.wrapping_add(STEP).cast() } else { next });
-                meet::<M, 0>(tiles, weight, ahead, 0);
-                meet::<M, 1>(tiles, weight, ahead, TILE);
-                if BOTH {
-                    meet::<M, 2>(tiles, weight, ahead, strip);
-                    meet::<M, 3>(tiles, weight, ahead, strip + TILE);
+            if steps.start == 0 {
+                tiles.zero::<0>();
+                if TILES > 1 {
+                    tiles.zero::<1>();
+                }
+                if TILES > 2 {
+                    tiles.zero::<2>();
+                }
+            } else {
+                tiles.load::<0>(sums.cast(), LINE);
+                if TILES > 1 {
+                    tiles.load::<1>(sums.add(second).cast(), LINE);
+                }
+                if TILES > 2 {
+                    tiles.load::<2>(sums.add(third).cast(), LINE);
                 }
             }
-            let sums = sums.as_flattened_mut().as_mut_ptr();
-            tiles.store::<0>(sums, 4 * MOST);
-            tiles.store::<1>(sums.add(SIDE), 4 * MOST);
-            tiles.store::<2>(sums.add(2 * SIDE), 4 * MOST);
-            tiles.store::<3>(sums.add(3 * SIDE), 4 * MOST);
+            for step in steps.clone() {
+                if let Some(next) = next {
+                    let ahead = step + AHEAD;
+                    let at = match ahead.checked_sub(depth) {
+                        None => weight.wrapping_add(ahead * SIDE).cast(),
+                        Some(behind) => next.wrapping_add(behind * LINE),
+                    };
+                    for pair in 0..SIDE {
+                        prefetch_near(at.wrapping_add(pair * 4 * stride));
+                    }
+                }
+                let x = x.add(step * PARTS * group.height * SIDE);
+                tiles.load_once::<3>(weight.add(step * SIDE), 4 * stride);
+                tiles.load::<4>(x, LINE);
+                tiles.multiply::<0, 4, 3>();
+                if TILES > 1 {
+                    tiles.load::<4>(x.add(second), LINE);
+                    tiles.multiply::<1, 4, 3>();
+                }
+                if TILES > 2 {
+                    tiles.load::<4>(x.add(third), LINE);
+                    tiles.multiply::<2, 4, 3>();
+                }
+            }
+            tiles.store::<0>(sums, LINE);
+            if TILES > 1 {
+                tiles.store::<1>(sums.add(second), LINE);
+            }
+            if TILES > 2 {
+                tiles.store::<2>(sums.add(third), LINE);
+            }
         }
-    }
-}
-
-/// The three parts times the tile that is `at` words behind `weight`; memory is asked for the one that is as far behind
-/// `ahead`.
-///
-/// # Safety
-/// The weights are there; all tiles are as [`Block::run`] has them.
-#[inline(always)]
-unsafe fn meet<M: Tiles, const C: usize>(tiles: &mut M, weight: *const u32, ahead: Option<*const u8>, at: usize) {
-    if let Some(ahead) = ahead {
-        for line in (0..4 * TILE).step_by(LINE) {
-            prefetch(ahead.wrapping_add(4 * at + line));
-        }
-    }
-    // SAFETY: the caller's.
-    unsafe {
-        tiles.load_once::<4>(weight.add(at), LINE);
-        tiles.multiply::<C, 5, 4>();
-        tiles.multiply::<C, 6, 4>();
-        tiles.multiply::<C, 7, 4>();
     }
 }
