@@ -7,12 +7,10 @@ use memmap2::MmapMut;
 
 use crate::Result;
 use crate::backend::cpu::memory::pages;
+use crate::backend::cpu::simd::prefetch_near;
 
-/// Streams that each thread reads side by side, one pass for each: one is fastest on some processors, several on others.
-const STREAMS: [usize; 3] = [1, 4, 8];
-
-/// Words that are added side by side: four cache lines.
-const BLOCK: usize = 32;
+/// Words of a cache line.
+const LINE: usize = 8;
 
 /// An array far larger than most caches, and the threads that read it.
 pub struct ReadBandwidth {
@@ -41,22 +39,27 @@ impl ReadBandwidth {
     /// Bytes per second, reading `bytes` again and again, at most the whole array: what fits a cache comes from there, as
     /// it does in work of that size. The best of some passes, as a core that is lent to others for a moment says nothing
     /// of the memory.
+    ///
+    /// One stream per thread is fastest on some processors, several on others, on some line by line when lines are asked
+    /// for ahead.
     pub fn measure(&self, bytes: u64) -> f64 {
-        STREAMS.into_iter().map(|streams| self.pass(bytes, streams)).fold(0.0, f64::max)
+        let passes = [1, 4, 8].map(|streams| self.pass::<{ 4 * LINE }, 0>(bytes, streams));
+        passes.into_iter().fold(self.pass::<LINE, { 4 * LINE }>(bytes, 16), f64::max)
     }
 
-    fn pass(&self, bytes: u64, streams: usize) -> f64 {
+    /// By streams side by side, of which `BLOCK` words are read at a time, when those `AHEAD` of them were asked for.
+    fn pass<const BLOCK: usize, const AHEAD: usize>(&self, bytes: u64, streams: usize) -> f64 {
         let words: &[u64] = bytemuck::cast_slice(&self.array);
-        // Every thread's streams are of whole blocks.
+        // Every thread's streams are of whole blocks, of an odd number: they do not meet in one set of a cache.
         let most = words.len() / self.threads;
         let part = usize::try_from(bytes / 8).unwrap_or(most) / self.threads;
-        let stream = (part.min(most) / streams / BLOCK).max(1) * BLOCK;
+        let stream = ((part.min(most) / streams / BLOCK).max(1) - 1 | 1) * BLOCK;
         let part = stream * streams;
         let times = (most / part).max(1);
         let read_all = |times| {
             std::thread::scope(|scope| {
                 for part in words.chunks_exact(part).take(self.threads) {
-                    scope.spawn(move || (0..times).for_each(|_| read(black_box(part), stream)));
+                    scope.spawn(move || (0..times).for_each(|_| read::<BLOCK, AHEAD>(black_box(part), stream)));
                 }
             });
         };
@@ -69,10 +72,13 @@ impl ReadBandwidth {
 }
 
 /// Reads all of `part`, streams of `stream` words side by side.
-fn read(part: &[u64], stream: usize) {
+fn read<const BLOCK: usize, const AHEAD: usize>(part: &[u64], stream: usize) {
     let mut sums = [0u64; BLOCK];
     for at in (0..stream).step_by(BLOCK) {
         for stream in part.chunks_exact(stream) {
+            if AHEAD > 0 {
+                prefetch_near(stream.as_ptr().wrapping_add(at + AHEAD));
+            }
             for (sum, word) in sums.iter_mut().zip(&stream[at..at + BLOCK]) {
                 *sum = sum.wrapping_add(*word);
             }
