@@ -184,7 +184,12 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epi
                         *sum = parts[0][n] + (parts[1][n] + parts[2][n]);
                     }
                 }
-                epilogue.store(first + r, start, &mut row.as_flattened_mut()[skip..][..count]);
+                let sums = &mut row.as_flattened_mut()[skip..][..count];
+                // Loops over a length that is known need no ends.
+                match <&mut [f32; ROWS]>::try_from(&mut *sums) {
+                    Ok(sums) => epilogue.store(first + r, start, sums),
+                    Err(_) => epilogue.store(first + r, start, sums),
+                }
             }
         }
         start += count;
