@@ -53,7 +53,7 @@ impl ReadBandwidth {
         // Every thread's streams are of whole blocks, of an odd number: they do not meet in one set of a cache.
         let most = words.len() / self.threads;
         let part = usize::try_from(bytes / 8).unwrap_or(most) / self.threads;
-        let stream = ((part.min(most) / streams / BLOCK).max(1) - 1 | 1) * BLOCK;
+        let stream = (((part.min(most) / streams / BLOCK).max(1) - 1) | 1) * BLOCK;
         let part = stream * streams;
         let times = (most / part).max(1);
         let read_all = |times| {

@@ -58,7 +58,7 @@ pub fn at(n: usize, depth: usize) -> usize {
 /// lies between one pair's and the next: a tile's lines would meet in one set of a cache otherwise.
 pub fn arrangement(n: usize, k: usize) -> Arrangement {
     let strip = at(ROWS, k);
-    let stride = (at(n.next_multiple_of(ROWS), k) / SIDE | 1) * SIDE;
+    let stride = ((at(n.next_multiple_of(ROWS), k) / SIDE) | 1) * SIDE;
     Arrangement::pairs("tiles", SIDE * stride, move |weight, tiles| {
         for (number, rows) in weight.chunks(ROWS * k).enumerate() {
             for pair in 0..k.div_ceil(2) {
