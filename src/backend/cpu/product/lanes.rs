@@ -13,6 +13,9 @@ const VECTORS: usize = 2;
 /// Weight rows of a panel.
 pub const ROWS: usize = VECTORS * LANES;
 
+/// Panels that are read side by side, at most.
+const PANELS: usize = 4;
+
 /// The most activation rows whose sums grow together. A part of a panel meets them all, some at a time.
 const BLOCK: usize = 16;
 
@@ -23,8 +26,8 @@ const PART: usize = 64;
 /// they come too late. What is read once wants [`Simd::AHEAD`].
 const LEAD: usize = 8 << 10;
 
-/// Sums of activation rows and a panel.
-type Sums = [f32; ROWS];
+/// Sums of an activation row and the panels that are read side by side.
+type Sums = [f32; PANELS * ROWS];
 
 /// What a weight's panels hold.
 pub trait Stored: Copy {
@@ -112,44 +115,48 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 /// Goes through the weight once: a panel, a part of it after the other, meets all activation rows, some at a time,
 /// while it is in the cache. Memory is read in the order of its addresses, one panel after the other: on two Zen 5
 /// cores, two rows and 134 MB of bf16, at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by
-/// side at 38 to 40.
+/// side at 38 to 40. Where [`Isa::wants_streams`] it is the other way round, and few activation rows meet several panels
+/// side by side.
 ///
 /// # Safety
 /// As there.
 pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<*const T>, piece: Piece, epilogue: &mut E) {
     // SAFETY: `isa` is one of this processor's.
-    let Fit { vectors, rows: most, ahead: lead } = unsafe { fit(isa, p.rows) };
+    let Fit { vectors: widest, rows: most, ahead: lead } = unsafe { fit(isa, p.rows, isa.wants_streams()) };
     let groups = p.rows.div_ceil(most).max(1);
     // As even as so many groups can be.
     let height = p.rows.div_ceil(groups).max(1);
     let block = BLOCK / height * height;
-    let passes = groups * VECTORS / vectors;
+    let passes = groups * VECTORS.div_ceil(widest);
     // What is gone through once need not wait in the first cache.
     let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, LEAD) };
-    let mut sums = [[0f32; ROWS]; BLOCK];
+    let mut sums = [[0f32; PANELS * ROWS]; BLOCK];
     let Range { mut start, end } = piece.rows;
     while start < end {
-        // The whole panel, though a piece may begin or end within one.
+        // Whole panels, though a piece may begin or end within one.
         let skip = (p.first + start) % ROWS;
-        let count = (end - start).min(ROWS - skip);
+        let panels = (skip + end - start).div_ceil(ROWS).min((widest / VECTORS).max(1));
+        let panels = 1 << panels.ilog2();
+        let vectors = widest.min(panels * VECTORS);
+        let count = (end - start).min(panels * ROWS - skip);
         let (panel, len) = (p.weight.wrapping_add(at::<T>(p.first + start, p.depth)), at::<T>(ROWS, p.depth));
-        let next = if start + count == end { piece.next } else { panel.wrapping_add(len).cast() };
+        let next = if start + count == end { piece.next } else { panel.wrapping_add(panels * len).cast() };
         let bytes = len * size_of::<T>();
         // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
         let near = p.rows <= block;
-        let lead = if near { lead.min(bytes) } else { bytes };
+        let lead = if near { (lead / panels).min(bytes) } else { bytes };
         let at = panel.cast::<u8>().wrapping_add(lead);
-        let mut ahead = Ahead { at, left: bytes - lead, next, every: passes, gone: 0, near };
+        let mut ahead = Ahead { at, left: bytes - lead, next, panel: bytes, every: passes, gone: 0, near };
         for first in (0..p.rows).step_by(block) {
             let sums = &mut sums[..block.min(p.rows - first)];
-            sums.fill([0.0; ROWS]);
+            sums.fill([0.0; PANELS * ROWS]);
             for k in (0..p.depth).step_by(part) {
                 let panel = panel.wrapping_add(k * ROWS);
                 for (group, sums) in sums.chunks_mut(height).enumerate() {
                     let x = p.x.wrapping_add((first + group * height) * p.depth + k);
                     let depth = part.min(p.depth - k);
-                    // SAFETY: the weight has this panel, x these rows.
-                    unsafe { multiply(isa, panel, (x, p.depth), (vectors, depth), &mut ahead, sums) };
+                    // SAFETY: the weight has these panels, x these rows.
+                    unsafe { multiply(isa, (panel, len), (x, p.depth), (vectors, depth), &mut ahead, sums) };
                 }
             }
             // SAFETY: all elements are the piece's.
@@ -170,13 +177,15 @@ struct Fit {
 }
 
 kernel!(
-    /// How so many activation rows meet a panel.
-    fn fit(rows: usize) -> Fit = fit_body
+    /// How so many activation rows meet a panel, or several side by side if they may.
+    fn fit(rows: usize, streams: bool) -> Fit = fit_body
 );
 
 #[inline(always)]
-unsafe fn fit_body<S: Simd>(rows: usize) -> Fit {
+unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
     let (vectors, rows) = match rows {
+        ..=2 if S::REGISTERS >= 32 && streams => (PANELS * VECTORS, 2),
+        ..=4 if S::REGISTERS >= 32 && streams => (2 * VECTORS, 4),
         _ if S::REGISTERS >= 32 => (VECTORS, 8),
         // AVX2's vectors take two of sixteen registers.
         ..=2 => (VECTORS, 2),
@@ -219,6 +228,8 @@ struct Ahead {
     left: usize,
     /// What is read after the panel.
     next: *const u8,
+    /// Bytes of a panel: where others are read beside it, the same is asked for of each.
+    panel: usize,
     /// Cache lines that are gone through for one that is asked for.
     every: usize,
     /// Lines gone through since the last request.
@@ -228,27 +239,29 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Goes on by a step of so many bytes.
+    /// Goes on by a step of so many bytes of each of `P` panels.
     #[inline(always)]
-    fn step(&mut self, bytes: usize) {
+    fn step<const P: usize>(&mut self, bytes: usize) {
         if self.every == 1 {
-            return self.ask(bytes);
+            return self.ask::<P>(bytes);
         }
         self.gone += bytes / LINE;
         while self.gone >= self.every {
             self.gone -= self.every;
-            self.ask(LINE);
+            self.ask::<P>(LINE);
         }
     }
 
     #[inline(always)]
-    fn ask(&mut self, bytes: usize) {
+    fn ask<const P: usize>(&mut self, bytes: usize) {
         if self.left < bytes {
             (self.at, self.left) = (self.next, usize::MAX);
         }
-        for line in (0..bytes).step_by(LINE) {
-            let at = self.at.wrapping_add(line);
-            if self.near { prefetch_near(at) } else { prefetch(at) }
+        for panel in 0..P {
+            for line in (0..bytes).step_by(LINE) {
+                let at = self.at.wrapping_add(panel * self.panel + line);
+                if self.near { prefetch_near(at) } else { prefetch(at) }
+            }
         }
         self.at = self.at.wrapping_add(bytes);
         self.left -= bytes;
@@ -256,10 +269,10 @@ impl Ahead {
 }
 
 kernel!(
-    /// sums[h, n] += Σ_k panel[k, n] * x.0[h, k], by `shape.0` vectors at a time, of `shape.1` elements; rows of x are
-    /// `x.1` apart.
+    /// sums[h, n] += Σ_k panel.0[k, n] * x.0[h, k], by `shape.0` vectors at a time, of `shape.1` elements; panels are
+    /// `panel.1` apart, rows of x `x.1`.
     fn multiply[T: Stored](
-        panel: *const T,
+        panel: (*const T, usize),
         x: (*const f32, usize),
         shape: (usize, usize),
         ahead: &mut Ahead,
@@ -269,7 +282,7 @@ kernel!(
 
 #[inline(always)]
 unsafe fn multiply_body<S: Simd, T: Stored>(
-    panel: *const T,
+    panel: (*const T, usize),
     x: (*const f32, usize),
     (vectors, depth): (usize, usize),
     ahead: &mut Ahead,
@@ -291,17 +304,23 @@ unsafe fn multiply_body<S: Simd, T: Stored>(
                 (2, 6) if S::REGISTERS >= 32 => tile::<S, T, 2, 6>(panel, x, depth, ahead, sums, first),
                 (2, 7) if S::REGISTERS >= 32 => tile::<S, T, 2, 7>(panel, x, depth, ahead, sums, first),
                 (2, 8) if S::REGISTERS >= 32 => tile::<S, T, 2, 8>(panel, x, depth, ahead, sums, first),
+                (4, 1) if S::REGISTERS >= 32 => tile::<S, T, 4, 1>(panel, x, depth, ahead, sums, first),
+                (4, 2) if S::REGISTERS >= 32 => tile::<S, T, 4, 2>(panel, x, depth, ahead, sums, first),
+                (4, 3) if S::REGISTERS >= 32 => tile::<S, T, 4, 3>(panel, x, depth, ahead, sums, first),
+                (4, 4) if S::REGISTERS >= 32 => tile::<S, T, 4, 4>(panel, x, depth, ahead, sums, first),
+                (8, 1) if S::REGISTERS >= 32 => tile::<S, T, 8, 1>(panel, x, depth, ahead, sums, first),
+                (8, 2) if S::REGISTERS >= 32 => tile::<S, T, 8, 2>(panel, x, depth, ahead, sums, first),
                 (_, height) => unreachable!("{height} rows are more than registers hold"),
             }
         }
     }
 }
 
-/// `V` vectors of weight rows from vector `first` of a panel's on and `H` activation rows, their sums in registers
-/// meanwhile.
+/// `V` vectors of weight rows from vector `first` of a panel's on, or of several panels, and `H` activation rows, their
+/// sums in registers meanwhile.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
-    panel: *const T,
+    (panel, apart): (*const T, usize),
     (x, stride): (*const f32, usize),
     depth: usize,
     ahead: &mut Ahead,
@@ -324,21 +343,26 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
         let mut asked = *ahead;
         let mut k = 0;
         while k + step <= depth {
-            asked.step(step * ROWS * size_of::<T>());
+            let bytes = step * ROWS * size_of::<T>();
+            match V / VECTORS {
+                4 => asked.step::<4>(bytes),
+                2 => asked.step::<2>(bytes),
+                _ => asked.step::<1>(bytes),
+            }
             let (panel, x) = (panel.add(k * ROWS), x.add(k));
             for k in (0..step).step_by(2) {
-                add_two::<S, T, V, H>(&mut sums, panel.add(k * ROWS), x.add(k), stride);
+                add_two::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), x.add(k), stride);
             }
             k += step;
         }
         while k + 2 <= depth {
-            add_two::<S, T, V, H>(&mut sums, panel.add(k * ROWS), x.add(k), stride);
+            add_two::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), x.add(k), stride);
             k += 2;
         }
         if k < depth {
             let mut w = [S::splat(0.0); V];
             for (v, w) in w.iter_mut().enumerate() {
-                *w = T::load::<S>(panel.add(k * ROWS + v * LANES * T::PER));
+                *w = T::load::<S>(panel.add(k * ROWS + vector::<T>(v, apart)));
             }
             add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
@@ -351,11 +375,17 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     }
 }
 
+/// Where vector `v` of panels that are so far apart is, from the first's.
+#[inline(always)]
+fn vector<T: Stored>(v: usize, apart: usize) -> usize {
+    v / VECTORS * apart + v % VECTORS * LANES * T::PER
+}
+
 /// [`add`] of two successive elements.
 #[inline(always)]
 unsafe fn add_two<S: Simd, T: Stored, const V: usize, const H: usize>(
     sums: &mut [[S::V; V]; H],
-    panel: *const T,
+    (panel, apart): (*const T, usize),
     x: *const f32,
     stride: usize,
 ) {
@@ -363,7 +393,7 @@ unsafe fn add_two<S: Simd, T: Stored, const V: usize, const H: usize>(
     unsafe {
         let (mut first, mut second) = ([S::splat(0.0); V], [S::splat(0.0); V]);
         for (v, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
-            [*first, *second] = T::load_two::<S>(panel.add(v * LANES * T::PER));
+            [*first, *second] = T::load_two::<S>(panel.add(vector::<T>(v, apart)));
         }
         add::<S, V, H>(sums, first, x, stride);
         add::<S, V, H>(sums, second, x.add(1), stride);
@@ -389,5 +419,58 @@ unsafe fn add<S: Simd, const V: usize, const H: usize>(
                 *sum = S::fma(w, x, *sum);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of `height` rows and four panels, so many vectors at a time.
+    fn sums<T: Stored>(isa: Isa, panels: &[T], x: &[f32], vectors: usize) -> Vec<Sums> {
+        let (len, height) = (panels.len() / PANELS, x.len() / DEPTH);
+        let mut all = vec![[0.0; PANELS * ROWS]; height];
+        for first in (0..PANELS).step_by(vectors / VECTORS) {
+            let panel = panels[first * len..].as_ptr();
+            let bytes = len * size_of::<T>();
+            let mut ahead =
+                Ahead { at: panel.cast(), left: bytes, next: panel.cast(), panel: bytes, every: 1, gone: 0, near: true };
+            let mut some = vec![[0.0; PANELS * ROWS]; height];
+            // SAFETY: the panels are there, and the rows.
+            unsafe { multiply(isa, (panel, len), (x.as_ptr(), DEPTH), (vectors, DEPTH), &mut ahead, &mut some) };
+            for (all, some) in all.iter_mut().zip(some) {
+                let count = vectors / VECTORS * ROWS;
+                all[first * ROWS..][..count].copy_from_slice(&some[..count]);
+            }
+        }
+        all
+    }
+
+    const DEPTH: usize = 37;
+
+    fn panels_side_by_side<T: Stored>(weight: impl Fn(f32) -> T) {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let panels: Vec<T> = (0..PANELS * at::<T>(ROWS, DEPTH)).map(|_| weight(random())).collect();
+        let x: Vec<f32> = (0..4 * DEPTH).map(|_| random()).collect();
+        let bits = |sums: Vec<Sums>| sums.into_flattened().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let wide = Isa::available().into_iter().filter(|isa| matches!(isa, Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512));
+        for isa in wide {
+            for (height, vectors) in [(1, 4), (2, 4), (3, 4), (4, 4), (1, 8), (2, 8)] {
+                let x = &x[..height * DEPTH];
+                let alone = bits(sums(isa, &panels, x, VECTORS));
+                assert!(alone.iter().all(|&bits| f32::from_bits(bits) != 0.0));
+                assert_eq!(bits(sums(isa, &panels, x, vectors)), alone, "{isa:?}, {height} rows, {vectors} vectors");
+            }
+        }
+    }
+
+    #[test]
+    fn panels_side_by_side_give_the_sums_of_each() {
+        panels_side_by_side(|x| x);
+        panels_side_by_side(|x| (x.to_bits() >> 16) as u16);
     }
 }

@@ -122,6 +122,12 @@ impl Isa {
         matches!(self, Self::Amx | Self::Avx512Bf16)
     }
 
+    /// Whether memory is read faster as several streams side by side than as one: on two cores of a processor with AMX at
+    /// 29 GB/s instead of 23, on AMD's at less.
+    pub fn wants_streams(self) -> bool {
+        self == Self::Amx
+    }
+
     /// Whether products of bf16 weights go by [`tiles`]. All instruction sets that say the same give the same bits.
     pub fn by_tiles(self) -> bool {
         matches!(self, Self::Amx | Self::AmxPortable)
