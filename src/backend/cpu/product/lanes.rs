@@ -26,6 +26,9 @@ const PART: usize = 64;
 /// they come too late. What is read once wants [`Simd::AHEAD`].
 const LEAD: usize = 8 << 10;
 
+/// The same of each of several panels that are read side by side.
+const LEAD_EACH: usize = 1 << 10;
+
 /// Sums of an activation row and the panels that are read side by side.
 type Sums = [f32; PANELS * ROWS];
 
@@ -144,7 +147,8 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<*const T>, p
         let bytes = len * size_of::<T>();
         // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
         let near = p.rows <= block;
-        let lead = if near { (lead / panels).min(bytes) } else { bytes };
+        let lead = if panels > 1 { LEAD_EACH } else { lead };
+        let lead = if near { lead.min(bytes) } else { bytes };
         let at = panel.cast::<u8>().wrapping_add(lead);
         let mut ahead = Ahead { at, left: bytes - lead, next, panel: bytes, every: passes, gone: 0, near };
         for first in (0..p.rows).step_by(block) {
@@ -433,8 +437,15 @@ mod tests {
         for first in (0..PANELS).step_by(vectors / VECTORS) {
             let panel = panels[first * len..].as_ptr();
             let bytes = len * size_of::<T>();
-            let mut ahead =
-                Ahead { at: panel.cast(), left: bytes, next: panel.cast(), panel: bytes, every: 1, gone: 0, near: true };
+            let mut ahead = Ahead {
+                at: panel.cast(),
+                left: bytes,
+                next: panel.cast(),
+                panel: bytes,
+                every: 1,
+                gone: 0,
+                near: true,
+            };
             let mut some = vec![[0.0; PANELS * ROWS]; height];
             // SAFETY: the panels are there, and the rows.
             unsafe { multiply(isa, (panel, len), (x.as_ptr(), DEPTH), (vectors, DEPTH), &mut ahead, &mut some) };
