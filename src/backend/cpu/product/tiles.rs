@@ -25,10 +25,11 @@ const PARTS: usize = 3;
 /// Steps ahead for which memory is asked.
 const AHEAD: usize = 4;
 
-/// Strips that meet several groups of activation rows side by side, and steps of them at a time: as many as leave the
-/// activations in the first cache.
+/// Strips that more than FEW activation rows meet side by side, and steps of them at a time: as many as leave the
+/// activations in the first cache meanwhile.
 const STRIPS: usize = 4;
 const STEPS: usize = 8;
+const FEW: usize = 10;
 
 /// A weight in the [`arrangement`]: strips of ROWS rows, each of tiles whose lines, of a pair of every row, lie in sixteen
 /// streams. Memory brings many streams faster than one: on two cores of the Xeon of
@@ -136,8 +137,8 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epi
     let mut tiles = S::Tiles::new();
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; STRIPS];
     let steps = p.depth.div_ceil(DEPTH);
-    // One group of rows meets a strip as memory brings it; several meet strips in the cache.
-    let (together, at_once) = if p.rows > SIDE { (STRIPS, STEPS) } else { (1, steps) };
+    // Few rows meet a strip as memory brings it.
+    let (together, at_once) = if p.rows > FEW { (STRIPS, STEPS) } else { (1, steps) };
     let Range { mut start, end } = piece.rows;
     while start < end {
         // Whole strips, though a piece may begin or end within one.
@@ -152,14 +153,17 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epi
             unsafe { tiles.shape(group.shape()) }
             for begin in (0..steps).step_by(at_once) {
                 for (number, sums) in sums[..strips].iter_mut().enumerate() {
-                    let next = if number + 1 < strips { strip(number + 1).cast() } else { then };
+                    let next = match begin + at_once {
+                        _ if number + 1 < strips => strip(number + 1).wrapping_add(begin * SIDE).cast(),
+                        begin if begin < steps => strip(0).wrapping_add(begin * SIDE).cast(),
+                        _ => then,
+                    };
                     let block = Block {
                         weight: strip(number),
                         stride: p.weight.stride,
                         // Other activation rows meet the weights in the cache.
                         next: (first == 0).then_some(next),
                         x: p.x.wrapping_add(first * words(p.depth)),
-                        depth: steps,
                         steps: begin..steps.min(begin + at_once),
                         group,
                     };
@@ -235,12 +239,10 @@ struct Block {
     weight: *const u32,
     /// Words from one line of a tile to the next.
     stride: usize,
-    /// Where the strip that is read afterwards begins, if the weights come out of memory.
+    /// Where what is read afterwards begins, if the weights come out of memory.
     next: Option<*const u8>,
     x: *const u32,
-    /// Tiles of the strip.
-    depth: usize,
-    /// Those that are multiplied now.
+    /// Tiles of the strip that are multiplied now.
     steps: Range<usize>,
     group: Group,
 }
@@ -252,7 +254,7 @@ impl Block {
     /// The strip is there, and the group; `sums` hold those of the steps before; tiles have the group's shape.
     #[inline(always)]
     unsafe fn run<M: Tiles, const TILES: usize>(&self, tiles: &mut M, sums: *mut Sums) {
-        let Self { weight, stride, next, x, depth, ref steps, group } = *self;
+        let Self { weight, stride, next, x, ref steps, group } = *self;
         let sums = sums.cast::<f32>();
         let [second, third] = [1, 2].map(|tile| group.first(tile) * SIDE);
         // SAFETY: the caller's.
@@ -277,7 +279,7 @@ impl Block {
             for step in steps.clone() {
                 if let Some(next) = next {
                     let ahead = step + AHEAD;
-                    let at = match ahead.checked_sub(depth) {
+                    let at = match ahead.checked_sub(steps.end) {
                         None => weight.wrapping_add(ahead * SIDE).cast(),
                         Some(behind) => next.wrapping_add(behind * LINE),
                     };
