@@ -47,7 +47,7 @@ impl ReadBandwidth {
         passes.into_iter().fold(self.pass::<LINE, { 4 * LINE }>(bytes, 16), f64::max)
     }
 
-    /// By streams side by side, of which `BLOCK` words are read at a time, when those `AHEAD` of them were asked for.
+    /// By streams side by side, of which `BLOCK` words are read at a time, asked for `AHEAD` words before; not at all for 0.
     fn pass<const BLOCK: usize, const AHEAD: usize>(&self, bytes: u64, streams: usize) -> f64 {
         let words: &[u64] = bytemuck::cast_slice(&self.array);
         // Every thread's streams are of whole blocks, of an odd number: they do not meet in one set of a cache.

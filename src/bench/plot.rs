@@ -16,9 +16,9 @@ pub struct Bar {
     pub images_per_second: f64,
 }
 
-/// Colours that are told apart in print and by most eyes (Okabe and Ito's).
-const COLOURS: [&str; 9] =
-    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777", "#f0e442", "#000000"];
+/// Colours that are told apart in print and by most eyes (Okabe and Ito's, a grey and a brown).
+const COLOURS: [&str; 10] =
+    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777", "#f0e442", "#000000", "#8a4b2a"];
 
 /// Pixels of a bar, of the gap between groups, of a letter of a group's name, and of what is right of the bars.
 const BAR: usize = 18;

@@ -348,12 +348,12 @@ impl Order {
     ///
     /// By lanes every multiply-add of a chain rounds once; with random signs partial sums grow with the root of their
     /// number, so the roundings walk to 0.9 rms, and five deviations hold however long the chain is. Of 32 products
-    /// two chains of sixteen are summed by a tile, then both, then the sum so far takes them; an f32's three parts have
-    /// a sum each, of which the second is at most 2^-7 of the first, and which are added at the end.
+    /// two chains of sixteen are summed by a tile, then both, then the sum so far takes them; an f32's three parts, all
+    /// of its sign, have a sum each, and these are added at the end.
     pub fn sum_error(self, depth: usize, input: f64) -> f64 {
         let roundings = match self {
             Self::Lanes => (depth as f64).min(4.5),
-            Self::Tiles => (depth.div_ceil(32) + 17) as f64 * (1.0 + 1.0 / 64.0) + 2.0,
+            Self::Tiles => depth.div_ceil(32) as f64 + 17.0 + 2.0,
         };
         (roundings + input) * U
     }

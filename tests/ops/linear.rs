@@ -43,9 +43,10 @@ fn matches_its_twin() {
     // The projector's true sizes for GPT-XL, and odd ones.
     for elem in [Elem::F32, Elem::Bf16] {
         for activation in [Activation::Identity, Activation::GeluTanh] {
-            for (width, depth) in [(1280, 2048), (128, 48), (1, 1), (7, 33), (18, 111)] {
+            for (width, depth) in [(1280, 2048), (128, 48), (1, 1), (7, 33), (18, 111), (20, 300)] {
                 // Passes of every height, alone and beside others: of what is quickly done.
-                let more: &[usize] = if width * depth < 10_000 { &[4, 5, 6, 7, 8, 9, 16, 33] } else { &[] };
+                let more: &[usize] =
+                    if width * depth < 10_000 { &[4, 5, 6, 7, 8, 9, 10, 11, 13, 16, 23, 29, 33] } else { &[] };
                 for rows in ROW_COUNTS.iter().chain(more).copied() {
                     let (case, op) = case(elem, activation, width, depth, rows);
                     let (before, twin) = (case.twin_before(), case.twin());

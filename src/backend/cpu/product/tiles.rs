@@ -137,13 +137,14 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epi
     let mut tiles = S::Tiles::new();
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; STRIPS];
     let steps = p.depth.div_ceil(DEPTH);
+    debug_assert!(steps > 0, "no elements to sum");
     // Few rows meet a strip as memory brings it.
-    let (together, at_once) = if p.rows > FEW { (STRIPS, STEPS) } else { (1, steps) };
+    let (abreast, at_once) = if p.rows > FEW { (STRIPS, STEPS) } else { (1, steps) };
     let Range { mut start, end } = piece.rows;
     while start < end {
         // Whole strips, though a piece may begin or end within one.
         let skip = (p.first + start) % ROWS;
-        let count = (end - start).min(together * ROWS - skip);
+        let count = (end - start).min(abreast * ROWS - skip);
         let strips = (skip + count).div_ceil(ROWS);
         let strip = |number| p.weight.at.wrapping_add(at(p.first + start, p.depth) + number * steps * SIDE);
         let then = if start + count == end { piece.next } else { strip(strips).cast() };
@@ -155,7 +156,7 @@ unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epi
                 for (number, sums) in sums[..strips].iter_mut().enumerate() {
                     let next = match begin + at_once {
                         _ if number + 1 < strips => strip(number + 1).wrapping_add(begin * SIDE).cast(),
-                        begin if begin < steps => strip(0).wrapping_add(begin * SIDE).cast(),
+                        following if following < steps => strip(0).wrapping_add(following * SIDE).cast(),
                         _ => then,
                     };
                     let block = Block {
@@ -248,7 +249,7 @@ struct Block {
 }
 
 impl Block {
-    /// Sums of the strip, or if these steps are not the first, what they add to them.
+    /// Sums over these steps, on top of `sums` unless they are the first.
     ///
     /// # Safety
     /// The strip is there, and the group; `sums` hold those of the steps before; tiles have the group's shape.
