@@ -7,10 +7,10 @@ use memmap2::MmapMut;
 
 use crate::Result;
 use crate::backend::cpu::memory::pages;
-use crate::backend::cpu::simd::prefetch_near;
+use crate::backend::cpu::simd::{self, prefetch_near};
 
 /// Words of a cache line.
-const LINE: usize = 8;
+const LINE: usize = simd::LINE / size_of::<u64>();
 
 /// An array far larger than most caches, and the threads that read it.
 pub struct ReadBandwidth {

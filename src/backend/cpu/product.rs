@@ -60,6 +60,7 @@ pub enum Matrix {
     F32(*const f32),
     /// In the [`lanes::arrangement`].
     Bf16(*const u16),
+    /// In the [`tiles::arrangement`].
     Tiles(tiles::Strips),
 }
 

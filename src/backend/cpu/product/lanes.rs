@@ -29,9 +29,6 @@ const LEAD: usize = 8 << 10;
 /// The same of each of several panels that are read side by side.
 const LEAD_EACH: usize = 1 << 10;
 
-/// Sums of an activation row and the panels that are read side by side.
-type Sums = [f32; PANELS * ROWS];
-
 /// What a weight's panels hold.
 pub trait Stored: Copy {
     /// Successive elements of a weight row that lie together.
@@ -143,7 +140,8 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
     let passes = groups * VECTORS.div_ceil(widest);
     // What is gone through once need not wait in the first cache.
     let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, LEAD) };
-    let mut sums = [[0f32; PANELS * ROWS]; BLOCK];
+    // Room for several panels, too: the more of them, the fewer rows.
+    let mut sums = [0f32; BLOCK * ROWS];
     let Range { mut start, end } = piece.rows;
     while start < end {
         // Whole panels, though a piece may begin or end within one.
@@ -157,18 +155,16 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
         let bytes = len * size_of::<T>();
         // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
         let near = p.rows <= block;
-        let lead = if widest > VECTORS { LEAD_EACH } else { lead };
         let lead = if near { lead.min(bytes) } else { bytes };
         let at = panel.cast::<u8>().wrapping_add(lead);
         let mut ahead = Ahead { at, left: bytes - lead, next, panel: bytes, every: passes, gone: 0, near };
         for first in (0..p.rows).step_by(block) {
-            let sums = &mut sums[..block.min(p.rows - first)];
-            for sums in &mut *sums {
-                sums[..panels * ROWS].fill(0.0);
-            }
+            let width = panels * ROWS;
+            let sums = &mut sums[..block.min(p.rows - first) * width];
+            sums.fill(0.0);
             for k in (0..p.depth).step_by(part) {
                 let panel = panel.wrapping_add(k * ROWS);
-                for (group, sums) in sums.chunks_mut(height).enumerate() {
+                for (group, sums) in sums.chunks_mut(height * width).enumerate() {
                     let x = p.x.wrapping_add((first + group * height) * p.depth + k);
                     let depth = part.min(p.depth - k);
                     // SAFETY: the weight has these panels, x these rows.
@@ -176,7 +172,7 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
                 }
             }
             // SAFETY: all elements are the piece's.
-            unsafe { store(isa, epilogue, (first, start), sums, skip..skip + count) };
+            unsafe { store(isa, epilogue, (first, start), (sums, width), skip..skip + count) };
         }
         start += count;
     }
@@ -188,7 +184,7 @@ struct Fit {
     vectors: usize,
     /// The most such rows: no more sums than registers hold beside what they are made of.
     rows: usize,
-    /// [`Simd::AHEAD`]
+    /// [`Simd::AHEAD`], or [`LEAD_EACH`] if panels are read side by side.
     ahead: usize,
 }
 
@@ -207,16 +203,16 @@ unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
     };
-    Fit { vectors, rows, ahead: S::AHEAD }
+    Fit { vectors, rows, ahead: if vectors > VECTORS { LEAD_EACH } else { S::AHEAD } }
 }
 
 kernel!(
-    /// Hands over a `range` of the sums of activation rows from `first.0` on; they are those of weight rows from
-    /// `first.1` on.
+    /// Hands over a `range` of the sums, rows of `sums.1`, of activation rows from `first.0` on; they are those of weight
+    /// rows from `first.1` on.
     fn store[E: Epilogue](
         epilogue: &mut E,
         first: (usize, usize),
-        sums: &mut [Sums],
+        sums: (&mut [f32], usize),
         range: Range<usize>,
     ) = store_body
 );
@@ -226,10 +222,10 @@ kernel!(
 unsafe fn store_body<S: Simd, E: Epilogue>(
     epilogue: &mut E,
     first: (usize, usize),
-    sums: &mut [Sums],
+    (sums, width): (&mut [f32], usize),
     range: Range<usize>,
 ) {
-    for (r, sums) in sums.iter_mut().enumerate() {
+    for (r, sums) in sums.chunks_exact_mut(width).enumerate() {
         epilogue.store(first.0 + r, first.1, &mut sums[range.clone()]);
     }
 }
@@ -292,7 +288,7 @@ kernel!(
         x: (*const f32, usize),
         shape: (usize, usize),
         ahead: &mut Ahead,
-        sums: &mut [Sums],
+        sums: &mut [f32],
     ) = multiply_body
 );
 
@@ -302,12 +298,13 @@ unsafe fn multiply_body<S: Simd, T: Stored>(
     x: (*const f32, usize),
     (vectors, depth): (usize, usize),
     ahead: &mut Ahead,
-    sums: &mut [Sums],
+    sums: &mut [f32],
 ) {
+    let width = vectors.max(VECTORS) * LANES;
     for first in (0..VECTORS).step_by(vectors) {
         // SAFETY: passed on.
         unsafe {
-            match (vectors, sums.len()) {
+            match (vectors, sums.len() / width) {
                 (2, 1) => tile::<S, T, 2, 1>(panel, x, depth, ahead, sums, first),
                 (2, 2) => tile::<S, T, 2, 2>(panel, x, depth, ahead, sums, first),
                 (1, 1) if S::REGISTERS < 32 => tile::<S, T, 1, 1>(panel, x, depth, ahead, sums, first),
@@ -340,17 +337,18 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     (x, stride): (*const f32, usize),
     depth: usize,
     ahead: &mut Ahead,
-    kept: &mut [Sums],
+    kept: &mut [f32],
     first: usize,
 ) {
     // Where registers are few, so are the multiply-adds between two steps. Half a KB is a step: what is asked for 1 KB
     // ahead is still to come when it is over.
     let step = if S::REGISTERS < 32 { 16 / size_of::<T>() } else { 2 };
     let panel = panel.wrapping_add(first * LANES * T::PER);
+    let width = V.max(VECTORS) * LANES;
     // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; H];
-        for (sums, kept) in sums.iter_mut().zip(&mut *kept) {
+        for (sums, kept) in sums.iter_mut().zip(kept.chunks_exact(width)) {
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = S::load(kept[(first + v) * LANES..].as_ptr());
             }
@@ -383,7 +381,7 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
         *ahead = asked;
-        for (sums, kept) in sums.into_iter().zip(kept) {
+        for (sums, kept) in sums.into_iter().zip(kept.chunks_exact_mut(width)) {
             for (v, sum) in sums.into_iter().enumerate() {
                 S::store(kept[(first + v) * LANES..].as_mut_ptr(), sum);
             }
