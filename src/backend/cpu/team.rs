@@ -1,13 +1,15 @@
 //! All cores on one list of ops: a team enters once per run, and work is dealt out phase by phase.
 //!
 //! The threads are rayon's; only the dealing is ours. Waking sleeping threads costs 5-20 µs, as long as a
-//! small op takes, and a step has five ops per layer. A phase is over when its work is done, whoever did
-//! it: a thread that the operating system took away holds the others up only while it holds a piece (of a
-//! stream also the next one), and when it comes back it skips the phases that are over.
+//! small op takes, and a step has five ops per layer. Every member has a share of a phase, the same stretch in every
+//! step: so a core finds what its cache has kept of it, and memory sees one long stream from each. Who is done with
+//! their own takes of the others'. A phase is over when its work is done, whoever did it: a thread that the operating
+//! system took away holds the others up only while it holds a piece, and when it comes back it skips the phases that
+//! are over.
 
 use std::cell::Cell;
 use std::ops::{Range, RangeInclusive};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A fixed number of threads that run one job together.
@@ -15,6 +17,8 @@ pub struct Team {
     pool: rayon::ThreadPool,
     /// Two jobs must not mix on one pool: each would wait for threads that the other has.
     busy: Mutex<()>,
+    /// The running one's, from its beginning on.
+    job: Job,
     size: usize,
 }
 
@@ -28,13 +32,75 @@ pub struct Member<'a> {
 }
 
 /// What the members of a running job share.
-#[derive(Default)]
 struct Job {
-    /// The phase in the upper half, how much of it is dealt out in the lower half.
-    dealt: AtomicU64,
-    /// How much of the phase is done.
+    /// What is left of every member's share.
+    shares: Vec<Share>,
+    /// The phase that is under way; the first one is 1.
+    phase: AtomicU32,
+    /// How much of the phase is done, in units.
     done: AtomicUsize,
     panicked: AtomicBool,
+}
+
+/// The units of a member's share that are not dealt out, in one word with the number of the last phase in which some
+/// were: 24 bits of that, 20 of the first unit, 20 of the end. Alone on the cache lines that a core fetches together.
+#[repr(align(128))]
+#[derive(Default)]
+struct Share(AtomicU64);
+
+/// Most units and phases that the words of shares hold.
+const MOST_UNITS: usize = (1 << 20) - 1;
+const MOST_PHASES: u32 = (1 << 24) - 1;
+
+fn word(phase: u32, left: &Range<usize>) -> u64 {
+    u64::from(phase) << 40 | (left.start as u64) << 20 | left.end as u64
+}
+
+/// The same, taken apart.
+fn phase_and_left(word: u64) -> (u32, Range<usize>) {
+    let unit = |word: u64| word as usize & MOST_UNITS;
+    ((word >> 40) as u32, unit(word >> 20)..unit(word))
+}
+
+impl Job {
+    fn new(size: usize) -> Self {
+        let shares = (0..size).map(|_| Share::default()).collect();
+        Self { shares, phase: AtomicU32::new(1), done: AtomicUsize::new(0), panicked: AtomicBool::new(false) }
+    }
+
+    /// Begins anew; no member is there.
+    fn reset(&self) {
+        self.shares.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
+        self.phase.store(1, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+        self.panicked.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A phase as all of its members see it: `total` things in units of so many, the last one maybe less.
+#[derive(Clone, Copy)]
+struct Phase {
+    number: u32,
+    total: usize,
+    unit: usize,
+    /// Units that a piece may have.
+    most: usize,
+}
+
+impl Phase {
+    fn units(&self) -> usize {
+        self.total.div_ceil(self.unit)
+    }
+
+    /// The units of a member's share.
+    fn share(&self, index: usize, size: usize) -> Range<usize> {
+        let [start, end] = [index, index + 1].map(|index| (self.units() * index).div_ceil(size));
+        start..end
+    }
+
+    fn things(&self, units: &Range<usize>) -> Range<usize> {
+        units.start * self.unit..(units.end * self.unit).min(self.total)
+    }
 }
 
 impl Team {
@@ -46,7 +112,7 @@ impl Team {
             .thread_name(|index| format!("smalti-cpu-{index}"))
             .build()
             .expect("the operating system starts threads");
-        Self { pool, busy: Mutex::new(()), size }
+        Self { pool, busy: Mutex::new(()), job: Job::new(size), size }
     }
 
     pub fn size(&self) -> usize {
@@ -62,10 +128,11 @@ impl Team {
     /// Runs `work` on every thread at once and waits for all.
     pub fn run(&self, work: impl Fn(&Member<'_>) + Sync) {
         let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let job = Job::default();
+        let job = &self.job;
+        job.reset();
         self.pool.broadcast(|context| {
-            let member = Member { index: context.index(), size: self.size, phase: Cell::new(0), job: &job };
-            let mark = MarkPanic(&job);
+            let member = Member { index: context.index(), size: self.size, phase: Cell::new(1), job };
+            let mark = MarkPanic(job);
             work(&member);
             std::mem::forget(mark);
         });
@@ -92,94 +159,86 @@ impl Member<'_> {
         self.size
     }
 
-    /// A phase: deals `0..total` out to the team in runs of `chunk`, first come first served, and returns when
-    /// all of it is done, by whomever; what it wrote, all see after.
+    /// A phase: deals `0..total` out to the team in runs of `chunk`, and returns when all of it is done, by whomever;
+    /// what it wrote, all see after.
     ///
-    /// Every member calls it in the same order with the same numbers. Which thread does what changes from run
-    /// to run; results must not depend on it. A thread may arrive when the team is phases ahead, so what ops
-    /// write may be read inside `work` only.
+    /// Every member calls it in the same order with the same numbers. A member begins with its own share, the same
+    /// whenever the numbers are; who does the rest changes from run to run, and results must not depend on it. A thread
+    /// may arrive when the team is phases ahead, so what ops write may be read inside `work` only.
     pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
-        let phase = self.begin(total);
-        while let Some(piece) = self.take(phase, total, total, &(chunk..=chunk)) {
-            let count = piece.len();
-            work(piece);
-            self.finish(phase, total, count);
-        }
-        self.wait(phase);
+        self.deal_streams(total, chunk..=chunk, |piece, _| work(piece));
     }
 
-    /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins, or towards the
-    /// end where it would if it came now, so that it can ask memory for it before the piece at hand ends.
+    /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins if nothing
+    /// changes, so that it can ask memory for it before the piece at hand ends; `total` where none is left.
     ///
-    /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards the end, lest one member wait
-    /// long for another's last piece; that one may be shorter still.
+    /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards a share's end, lest one member
+    /// wait long for another's last piece; that one may be shorter still.
     pub fn deal_streams(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Range<usize>, usize)) {
-        let phase = self.begin(total);
-        // What is taken ahead leaves a piece for every other member.
-        let ahead = total.saturating_sub(self.size * chunks.start());
-        let mut next = None;
-        while let Some(piece) = next.take().or_else(|| self.take(phase, total, total, &chunks)) {
-            next = self.take(phase, ahead, total, &chunks);
-            let count = piece.len();
-            // Our piece is not done, so neither is the phase: this is its count.
-            let dealt = || self.job.dealt.load(Ordering::Relaxed) as u32 as usize;
-            let then = next.as_ref().map_or_else(dealt, |next| next.start);
-            work(piece, then);
-            self.finish(phase, total, count);
-        }
-        self.wait(phase);
-    }
-
-    /// The number of the phase that begins.
-    fn begin(&self, total: usize) -> u32 {
-        assert!(total < u32::MAX as usize, "{total} pieces are more than a phase counts");
-        let phase = self.phase.get();
-        self.phase.set(phase.wrapping_add(1));
-        phase
-    }
-
-    /// Counts a piece of the phase as done; the last one ends it.
-    fn finish(&self, phase: u32, total: usize, count: usize) {
-        if self.job.done.fetch_add(count, Ordering::AcqRel) + count == total {
-            self.advance(phase);
-        }
-    }
-
-    /// The next piece of the phase, if it begins before `end`.
-    fn take(&self, phase: u32, end: usize, total: usize, chunks: &RangeInclusive<usize>) -> Option<Range<usize>> {
+        let (unit, most) = (*chunks.start(), *chunks.end() / *chunks.start());
+        let phase = Phase { number: self.phase.get(), total, unit, most };
+        assert!(phase.units() <= MOST_UNITS, "{} pieces are more than a phase counts", phase.units());
+        assert!(phase.number < MOST_PHASES, "more phases than a job counts");
+        self.phase.set(phase.number + 1);
         if total == 0 {
             // Nothing will ever be done: whoever comes first moves the team on.
-            let (now, next) = (word(phase, 0), word(phase.wrapping_add(1), 0));
-            let _ = self.job.dealt.compare_exchange(now, next, Ordering::AcqRel, Ordering::Acquire);
-            return None;
+            let (now, next) = (phase.number, phase.number + 1);
+            let _ = self.job.phase.compare_exchange(now, next, Ordering::AcqRel, Ordering::Acquire);
         }
-        let mut dealt = self.job.dealt.load(Ordering::Acquire);
-        loop {
-            let start = dealt as u32 as usize;
-            if (dealt >> 32) as u32 != phase || start >= end {
-                return None;
+        while let Some(units) = self.take(phase) {
+            let next = self.next(phase).map_or(total, |next| phase.things(&next).start);
+            work(phase.things(&units), next);
+            if self.job.done.fetch_add(units.len(), Ordering::AcqRel) + units.len() == phase.units() {
+                self.job.done.store(0, Ordering::Relaxed);
+                self.job.phase.store(phase.number + 1, Ordering::Release);
             }
-            let (least, most) = (*chunks.start(), *chunks.end());
-            // Half of what would be everybody's share of the rest.
-            let share = (total - start) / (2 * self.size);
-            let stop = (start + (share / least * least).clamp(least, most)).min(total);
-            match self.job.dealt.compare_exchange_weak(dealt, word(phase, stop), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(start..stop),
-                Err(now) => dealt = now,
+        }
+        self.wait(phase.number);
+    }
+
+    /// Takes this member's next piece, its own or another's.
+    fn take(&self, phase: Phase) -> Option<Range<usize>> {
+        loop {
+            let (owner, now, left) = self.richest(phase)?;
+            let (piece, left) = cut(phase, owner == self.index, left);
+            let next = word(phase.number, &left);
+            let share = &self.job.shares[owner].0;
+            if share.compare_exchange(now, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Some(piece);
             }
         }
     }
 
-    /// Ends the phase; only the thread that did its last piece gets here.
-    fn advance(&self, phase: u32) {
-        self.job.done.store(0, Ordering::Relaxed);
-        self.job.dealt.store(word(phase.wrapping_add(1), 0), Ordering::Release);
+    /// What this member would take now.
+    fn next(&self, phase: Phase) -> Option<Range<usize>> {
+        let (owner, _, left) = self.richest(phase)?;
+        Some(cut(phase, owner == self.index, left).0)
+    }
+
+    /// Whose share this member takes from, the word that stands there, and what is left: from its own as long as
+    /// there is something, then from the one of which most is left.
+    fn richest(&self, phase: Phase) -> Option<(usize, u64, Range<usize>)> {
+        let left = |owner: usize| {
+            let now = self.job.shares[owner].0.load(Ordering::Acquire);
+            let (last, left) = phase_and_left(now);
+            let left = match last.cmp(&phase.number) {
+                // Nobody has taken of it in this phase.
+                std::cmp::Ordering::Less => phase.share(owner, self.size),
+                std::cmp::Ordering::Equal => left,
+                // This phase is over.
+                std::cmp::Ordering::Greater => 0..0,
+            };
+            (owner, now, left)
+        };
+        let rich = |(_, _, left): &(usize, u64, Range<usize>)| !left.is_empty();
+        let others = || (1..self.size).map(|i| left((self.index + i) % self.size)).filter(rich);
+        Some(left(self.index)).filter(rich).or_else(|| others().max_by_key(|(_, _, left)| left.len()))
     }
 
     /// Waits until the phase is over.
     fn wait(&self, phase: u32) {
         let mut spins = 0u32;
-        while (self.job.dealt.load(Ordering::Acquire) >> 32) as u32 == phase {
+        while self.job.phase.load(Ordering::Acquire) == phase {
             assert!(!self.job.panicked.load(Ordering::Relaxed), "another thread of the team panicked");
             spins += 1;
             // Past some 20 µs somebody else probably has the core that we wait for.
@@ -188,8 +247,14 @@ impl Member<'_> {
     }
 }
 
-fn word(phase: u32, dealt: usize) -> u64 {
-    u64::from(phase) << 32 | dealt as u64
+/// A piece of what is left of a share, and what is left then. Its owner takes from the front, others from the back: the
+/// owner's stream goes on.
+fn cut(phase: Phase, own: bool, left: Range<usize>) -> (Range<usize>, Range<usize>) {
+    let len = (left.len() / 2).clamp(1, phase.most);
+    match own {
+        true => (left.start..left.start + len, left.start + len..left.end),
+        false => (left.end - len..left.end, left.start..left.end - len),
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +300,48 @@ mod tests {
         }
         let (last, next) = pieces.last().unwrap();
         assert_eq!((last.end, *next), (1000, 1000));
+    }
+
+    #[test]
+    fn shares_are_all_there_is() {
+        for (size, total, unit) in [(1, 10, 3), (2, 1, 1), (3, 2, 1), (4, 1000, 32), (64, 768, 32), (7, 0, 1)] {
+            let phase = Phase { number: 1, total, unit, most: 1 };
+            let shares: Vec<usize> = (0..size).flat_map(|index| phase.things(&phase.share(index, size))).collect();
+            assert_eq!(shares, (0..total).collect::<Vec<_>>(), "{size} of {total}");
+        }
+    }
+
+    #[test]
+    fn words_hold_what_a_share_may_have() {
+        for (phase, left) in [(0, 0..0), (1, 3..17), (MOST_PHASES, MOST_UNITS - 1..MOST_UNITS)] {
+            assert_eq!(phase_and_left(word(phase, &left)), (phase, left));
+        }
+    }
+
+    #[test]
+    fn others_take_what_a_member_does_not_come_to() {
+        let done = AtomicUsize::new(0);
+        let pieces = Mutex::new(Vec::new());
+        Team::new(3).run(|member| {
+            for _ in 0..50 {
+                member.deal(1, 1, |_| {
+                    done.store(0, Ordering::Relaxed);
+                    pieces.lock().unwrap().clear();
+                });
+                member.deal_streams(300, 2..=20, |piece, _| {
+                    // Whoever has the first piece keeps it until all else is done.
+                    while piece.start == 0 && done.load(Ordering::Relaxed) + piece.len() < 300 {
+                        std::thread::yield_now();
+                    }
+                    done.fetch_add(piece.len(), Ordering::Relaxed);
+                    pieces.lock().unwrap().push((piece, member.index()));
+                });
+            }
+        });
+        let pieces = pieces.into_inner().unwrap();
+        let first = pieces.iter().find(|(piece, _)| piece.start == 0).expect("it is done");
+        assert_eq!((first, pieces.len()), (pieces.last().unwrap(), pieces.len()));
+        assert_eq!(pieces.iter().filter(|(_, index)| *index == first.1).count(), 1);
     }
 
     #[test]
