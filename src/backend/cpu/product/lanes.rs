@@ -146,30 +146,35 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
     while start < end {
         // Whole panels, though a piece may begin or end within one.
         let skip = (p.first + start) % ROWS;
-        let panels = (skip + end - start).div_ceil(ROWS).min((widest / VECTORS).max(1));
-        let panels = 1 << panels.ilog2();
-        let vectors = widest.min(panels * VECTORS);
+        let left = (skip + end - start).div_ceil(ROWS);
+        let beside = 1 << left.min((widest / VECTORS).max(1)).ilog2();
+        // As many one after the other as there is room for: between two of a run, memory has no rest.
+        let panels = if passes == 1 && beside == 1 { left.min(BLOCK / height) } else { beside };
+        let vectors = widest.min(beside * VECTORS);
         let count = (end - start).min(panels * ROWS - skip);
         let (panel, len) = (p.weight.wrapping_add(at::<T>(p.first + start, p.depth)), at::<T>(ROWS, p.depth));
         let next = if start + count == end { piece.next } else { panel.wrapping_add(panels * len).cast() };
-        let bytes = len * size_of::<T>();
+        let bytes = panels / beside * len * size_of::<T>();
         // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
         let near = p.rows <= block;
         let lead = if near { lead.min(bytes) } else { bytes };
         let at = panel.cast::<u8>().wrapping_add(lead);
-        let mut ahead = Ahead { at, left: bytes - lead, next, panel: bytes, every: passes, gone: 0, near };
+        let apart = len * size_of::<T>();
+        let mut ahead = Ahead { at, left: bytes - lead, next, apart, every: passes, gone: 0, near };
         for first in (0..p.rows).step_by(block) {
             let width = panels * ROWS;
             let sums = &mut sums[..block.min(p.rows - first) * width];
-            sums.fill(0.0);
             for k in (0..p.depth).step_by(part) {
                 let panel = panel.wrapping_add(k * ROWS);
                 for (group, sums) in sums.chunks_mut(height * width).enumerate() {
                     let x = p.x.wrapping_add((first + group * height) * p.depth + k);
-                    let depth = part.min(p.depth - k);
+                    let shape = Shape { vectors, panels, depth: part.min(p.depth - k) };
                     // SAFETY: the weight has these panels, x these rows.
-                    unsafe { multiply(isa, (panel, len), (x, p.depth), (vectors, depth), &mut ahead, sums) };
+                    unsafe { multiply(isa, (panel, len), (x, p.depth), shape, &mut ahead, (sums, k > 0)) };
                 }
+            }
+            if p.depth == 0 {
+                sums.fill(0.0);
             }
             // SAFETY: all elements are the piece's.
             unsafe { store(isa, epilogue, (first, start), (sums, width), skip..skip + count) };
@@ -236,12 +241,12 @@ unsafe fn store_body<S: Simd, E: Epilogue>(
 struct Ahead {
     /// What is asked for next.
     at: *const u8,
-    /// Bytes from there to the panel's end.
+    /// Bytes from there to the end of the panels that are read one after the other.
     left: usize,
-    /// What is read after the panel.
+    /// What is read after them.
     next: *const u8,
-    /// Bytes of a panel: where others are read beside it, the same is asked for of each.
-    panel: usize,
+    /// Bytes from panel to panel: where others are read beside it, the same is asked for of each.
+    apart: usize,
     /// Cache lines that are gone through for one that is asked for.
     every: usize,
     /// Lines gone through since the last request.
@@ -251,44 +256,61 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Goes on by a step of so many bytes of each of `P` panels.
+    /// Steps of so many bytes, of those that are to come, in which requests follow each other from where they are now.
     #[inline(always)]
-    fn step<const P: usize>(&mut self, bytes: usize) {
-        if self.every == 1 {
-            return self.ask::<P>(bytes);
-        }
-        self.gone += bytes / LINE;
-        while self.gone >= self.every {
-            self.gone -= self.every;
-            self.ask::<P>(LINE);
-        }
-    }
-
-    #[inline(always)]
-    fn ask<const P: usize>(&mut self, bytes: usize) {
+    fn steps(&mut self, bytes: usize, to_come: usize) -> usize {
         if self.left < bytes {
             (self.at, self.left) = (self.next, usize::MAX);
         }
+        to_come.min(self.left / bytes)
+    }
+
+    /// Asks for what is so many bytes on, of each of `P` panels: one of [`Ahead::steps`].
+    #[inline(always)]
+    fn ask<const P: usize>(&mut self, bytes: usize) {
         for panel in 0..P {
             for line in (0..bytes).step_by(LINE) {
-                let at = self.at.wrapping_add(panel * self.panel + line);
-                if self.near { prefetch_near(at) } else { prefetch(at) }
+                prefetch_near(self.at.wrapping_add(panel * self.apart + line));
             }
         }
         self.at = self.at.wrapping_add(bytes);
         self.left -= bytes;
     }
+
+    /// Goes on by a step of so many bytes, of one of several passes.
+    #[inline(always)]
+    fn pass(&mut self, bytes: usize) {
+        self.gone += bytes / LINE;
+        while self.gone >= self.every {
+            self.gone -= self.every;
+            self.steps(LINE, 1);
+            if self.near { prefetch_near(self.at) } else { prefetch(self.at) }
+            self.at = self.at.wrapping_add(LINE);
+            self.left -= LINE;
+        }
+    }
+}
+
+/// What [`multiply`] goes through.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Vectors of weight rows at a time.
+    vectors: usize,
+    /// Panels in all.
+    panels: usize,
+    /// Elements of their rows.
+    depth: usize,
 }
 
 kernel!(
-    /// sums[h, n] += Σ_k panel.0[k, n] * x.0[h, k], by `shape.0` vectors at a time, of `shape.1` elements; panels are
-    /// `panel.1` apart, rows of x `x.1`.
+    /// sums.0[h, n] = Σ_k panel.0[k, n] * x.0[h, k], of panels that are `panel.1` apart and rows of x that are `x.1`;
+    /// `sums.1`: beside what is there.
     fn multiply[T: Stored](
         panel: (*const T, usize),
         x: (*const f32, usize),
-        shape: (usize, usize),
+        shape: Shape,
         ahead: &mut Ahead,
-        sums: &mut [f32],
+        sums: (&mut [f32], bool),
     ) = multiply_body
 );
 
@@ -296,78 +318,98 @@ kernel!(
 unsafe fn multiply_body<S: Simd, T: Stored>(
     panel: (*const T, usize),
     x: (*const f32, usize),
-    (vectors, depth): (usize, usize),
+    shape: Shape,
     ahead: &mut Ahead,
-    sums: &mut [f32],
+    sums: (&mut [f32], bool),
 ) {
-    let width = vectors.max(VECTORS) * LANES;
-    for first in (0..VECTORS).step_by(vectors) {
-        // SAFETY: passed on.
-        unsafe {
-            match (vectors, sums.len() / width) {
-                (2, 1) => tile::<S, T, 2, 1>(panel, x, depth, ahead, sums, first),
-                (2, 2) => tile::<S, T, 2, 2>(panel, x, depth, ahead, sums, first),
-                (1, 1) if S::REGISTERS < 32 => tile::<S, T, 1, 1>(panel, x, depth, ahead, sums, first),
-                (1, 2) if S::REGISTERS < 32 => tile::<S, T, 1, 2>(panel, x, depth, ahead, sums, first),
-                (1, 3) if S::REGISTERS < 32 => tile::<S, T, 1, 3>(panel, x, depth, ahead, sums, first),
-                (1, 4) if S::REGISTERS < 32 => tile::<S, T, 1, 4>(panel, x, depth, ahead, sums, first),
-                (2, 3) if S::REGISTERS >= 32 => tile::<S, T, 2, 3>(panel, x, depth, ahead, sums, first),
-                (2, 4) if S::REGISTERS >= 32 => tile::<S, T, 2, 4>(panel, x, depth, ahead, sums, first),
-                (2, 5) if S::REGISTERS >= 32 => tile::<S, T, 2, 5>(panel, x, depth, ahead, sums, first),
-                (2, 6) if S::REGISTERS >= 32 => tile::<S, T, 2, 6>(panel, x, depth, ahead, sums, first),
-                (2, 7) if S::REGISTERS >= 32 => tile::<S, T, 2, 7>(panel, x, depth, ahead, sums, first),
-                (2, 8) if S::REGISTERS >= 32 => tile::<S, T, 2, 8>(panel, x, depth, ahead, sums, first),
-                (4, 1) if S::REGISTERS >= 32 => tile::<S, T, 4, 1>(panel, x, depth, ahead, sums, first),
-                (4, 2) if S::REGISTERS >= 32 => tile::<S, T, 4, 2>(panel, x, depth, ahead, sums, first),
-                (4, 3) if S::REGISTERS >= 32 => tile::<S, T, 4, 3>(panel, x, depth, ahead, sums, first),
-                (4, 4) if S::REGISTERS >= 32 => tile::<S, T, 4, 4>(panel, x, depth, ahead, sums, first),
-                (8, 1) if S::REGISTERS >= 32 => tile::<S, T, 8, 1>(panel, x, depth, ahead, sums, first),
-                (8, 2) if S::REGISTERS >= 32 => tile::<S, T, 8, 2>(panel, x, depth, ahead, sums, first),
-                (_, height) => unreachable!("{height} rows are more than registers hold"),
-            }
+    // SAFETY: passed on.
+    unsafe {
+        match (shape.vectors, sums.0.len() / (shape.panels * ROWS)) {
+            (2, 1) => tiles::<S, T, 2, 1>(panel, x, shape, ahead, sums),
+            (2, 2) => tiles::<S, T, 2, 2>(panel, x, shape, ahead, sums),
+            (1, 1) if S::REGISTERS < 32 => tiles::<S, T, 1, 1>(panel, x, shape, ahead, sums),
+            (1, 2) if S::REGISTERS < 32 => tiles::<S, T, 1, 2>(panel, x, shape, ahead, sums),
+            (1, 3) if S::REGISTERS < 32 => tiles::<S, T, 1, 3>(panel, x, shape, ahead, sums),
+            (1, 4) if S::REGISTERS < 32 => tiles::<S, T, 1, 4>(panel, x, shape, ahead, sums),
+            (2, 3) if S::REGISTERS >= 32 => tiles::<S, T, 2, 3>(panel, x, shape, ahead, sums),
+            (2, 4) if S::REGISTERS >= 32 => tiles::<S, T, 2, 4>(panel, x, shape, ahead, sums),
+            (2, 5) if S::REGISTERS >= 32 => tiles::<S, T, 2, 5>(panel, x, shape, ahead, sums),
+            (2, 6) if S::REGISTERS >= 32 => tiles::<S, T, 2, 6>(panel, x, shape, ahead, sums),
+            (2, 7) if S::REGISTERS >= 32 => tiles::<S, T, 2, 7>(panel, x, shape, ahead, sums),
+            (2, 8) if S::REGISTERS >= 32 => tiles::<S, T, 2, 8>(panel, x, shape, ahead, sums),
+            (4, 1) if S::REGISTERS >= 32 => tiles::<S, T, 4, 1>(panel, x, shape, ahead, sums),
+            (4, 2) if S::REGISTERS >= 32 => tiles::<S, T, 4, 2>(panel, x, shape, ahead, sums),
+            (4, 3) if S::REGISTERS >= 32 => tiles::<S, T, 4, 3>(panel, x, shape, ahead, sums),
+            (4, 4) if S::REGISTERS >= 32 => tiles::<S, T, 4, 4>(panel, x, shape, ahead, sums),
+            (8, 1) if S::REGISTERS >= 32 => tiles::<S, T, 8, 1>(panel, x, shape, ahead, sums),
+            (8, 2) if S::REGISTERS >= 32 => tiles::<S, T, 8, 2>(panel, x, shape, ahead, sums),
+            (_, height) => unreachable!("{height} rows are more than registers hold"),
         }
     }
 }
 
-/// `V` vectors of weight rows from vector `first` of a panel's on, or of several panels, and `H` activation rows, their
-/// sums in registers meanwhile.
+/// Tile after tile of `V` vectors of weight rows and all `H` activation rows.
+#[inline(always)]
+unsafe fn tiles<S: Simd, T: Stored, const V: usize, const H: usize>(
+    (panel, apart): (*const T, usize),
+    x: (*const f32, usize),
+    Shape { panels, depth, .. }: Shape,
+    ahead: &mut Ahead,
+    (sums, grow): (&mut [f32], bool),
+) {
+    let width = panels * ROWS;
+    for first in (0..panels * VECTORS).step_by(V) {
+        let panel = panel.wrapping_add(vector::<T>(first, apart));
+        let sums = (&mut sums[first * LANES..], width, grow);
+        // SAFETY: passed on.
+        unsafe { tile::<S, T, V, H>((panel, apart), x, depth, ahead, sums) }
+    }
+}
+
+/// `V` vectors of weight rows from `panel` on, or of several panels, and `H` activation rows, their sums in registers
+/// meanwhile; rows of `kept.0` are `kept.1` apart.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     (panel, apart): (*const T, usize),
     (x, stride): (*const f32, usize),
     depth: usize,
     ahead: &mut Ahead,
-    kept: &mut [f32],
-    first: usize,
+    (kept, width, grow): (&mut [f32], usize, bool),
 ) {
     // Where registers are few, so are the multiply-adds between two steps. Half a KB is a step: what is asked for 1 KB
     // ahead is still to come when it is over.
     let step = if S::REGISTERS < 32 { 16 / size_of::<T>() } else { 2 };
-    let panel = panel.wrapping_add(first * LANES * T::PER);
-    let width = V.max(VECTORS) * LANES;
     // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; H];
-        for (sums, kept) in sums.iter_mut().zip(kept.chunks_exact(width)) {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = S::load(kept[(first + v) * LANES..].as_ptr());
+        if grow {
+            for (sums, kept) in sums.iter_mut().zip(kept.chunks(width)) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::load(kept[v * LANES..].as_ptr());
+                }
             }
         }
         // In registers, too.
         let mut asked = *ahead;
+        let bytes = step * ROWS * size_of::<T>();
         let mut k = 0;
         while k + step <= depth {
-            let bytes = step * ROWS * size_of::<T>();
-            match V / VECTORS {
-                4 => asked.step::<4>(bytes),
-                2 => asked.step::<2>(bytes),
-                _ => asked.step::<1>(bytes),
+            // Loops of their own: two activation rows leave no time for more than a step takes.
+            let steps = if asked.every == 1 { asked.steps(bytes, (depth - k) / step) } else { 0 };
+            for _ in 0..steps {
+                match V / VECTORS {
+                    4 => asked.ask::<4>(bytes),
+                    2 => asked.ask::<2>(bytes),
+                    _ => asked.ask::<1>(bytes),
+                }
+                add_step::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), (x.add(k), stride), step);
+                k += step;
             }
-            let (panel, x) = (panel.add(k * ROWS), x.add(k));
-            for k in (0..step).step_by(2) {
-                add_two::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), x.add(k), stride);
+            while asked.every > 1 && k + step <= depth {
+                asked.pass(bytes);
+                add_step::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), (x.add(k), stride), step);
+                k += step;
             }
-            k += step;
         }
         while k + 2 <= depth {
             add_two::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), x.add(k), stride);
@@ -381,9 +423,9 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
         *ahead = asked;
-        for (sums, kept) in sums.into_iter().zip(kept.chunks_exact_mut(width)) {
+        for (sums, kept) in sums.into_iter().zip(kept.chunks_mut(width)) {
             for (v, sum) in sums.into_iter().enumerate() {
-                S::store(kept[(first + v) * LANES..].as_mut_ptr(), sum);
+                S::store(kept[v * LANES..].as_mut_ptr(), sum);
             }
         }
     }
@@ -393,6 +435,20 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
 #[inline(always)]
 fn vector<T: Stored>(v: usize, apart: usize) -> usize {
     v / VECTORS * apart + v % VECTORS * LANES * T::PER
+}
+
+/// [`add`] of an even number of successive elements.
+#[inline(always)]
+unsafe fn add_step<S: Simd, T: Stored, const V: usize, const H: usize>(
+    sums: &mut [[S::V; V]; H],
+    (panel, apart): (*const T, usize),
+    (x, stride): (*const f32, usize),
+    step: usize,
+) {
+    for k in (0..step).step_by(2) {
+        // SAFETY: the caller vouches for all of them.
+        unsafe { add_two::<S, T, V, H>(sums, (panel.add(k * ROWS), apart), x.add(k), stride) }
+    }
 }
 
 /// [`add`] of two successive elements.
