@@ -43,23 +43,23 @@ struct Job {
 }
 
 /// The units of a member's share that are not dealt out, in one word with the number of the last phase in which some
-/// were: 24 bits of that, 20 of the first unit, 20 of the end. Alone on the cache lines that a core fetches together.
+/// were: 20 bits of that, 22 of the first unit, 22 of the end. Alone on the cache lines that a core fetches together.
 #[repr(align(128))]
 #[derive(Default)]
 struct Share(AtomicU64);
 
 /// Most units and phases that the words of shares hold.
-const MOST_UNITS: usize = (1 << 20) - 1;
-const MOST_PHASES: u32 = (1 << 24) - 1;
+const MOST_UNITS: usize = (1 << 22) - 1;
+const MOST_PHASES: u32 = (1 << 20) - 1;
 
 fn word(phase: u32, left: &Range<usize>) -> u64 {
-    u64::from(phase) << 40 | (left.start as u64) << 20 | left.end as u64
+    u64::from(phase) << 44 | (left.start as u64) << 22 | left.end as u64
 }
 
 /// The same, taken apart.
 fn phase_and_left(word: u64) -> (u32, Range<usize>) {
     let unit = |word: u64| word as usize & MOST_UNITS;
-    ((word >> 40) as u32, unit(word >> 20)..unit(word))
+    ((word >> 44) as u32, unit(word >> 22)..unit(word))
 }
 
 impl Job {
