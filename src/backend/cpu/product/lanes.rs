@@ -19,8 +19,9 @@ const PANELS: usize = 4;
 /// The most activation rows whose sums grow together. A part of a panel meets them all, some at a time.
 const BLOCK: usize = 16;
 
-/// Elements of a panel's rows that are a part. With what is asked for meanwhile, it fits a first cache of 32 KB.
-const PART: usize = 64;
+/// Bytes of a panel that are a part, where registers are many and where they are few. With the activations that meet it and
+/// what is asked for meanwhile, it fits a first cache of 32 KB; every part costs the sums a way to memory and back.
+const PART: [usize; 2] = [16 << 10, 8 << 10];
 
 /// Bytes of weights that are asked for before they are needed where a part is gone through several times: with less,
 /// they come too late.
@@ -130,7 +131,7 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<*const T>, p
 
 /// The same, fitted so.
 unsafe fn product_as<T: Stored, E: Epilogue>(
-    Fit { vectors: widest, rows: most, ahead: lead }: Fit,
+    Fit { vectors: widest, rows: most, part, ahead: lead }: Fit,
     isa: Isa,
     p: Operands<*const T>,
     piece: Piece,
@@ -142,7 +143,10 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
     let block = BLOCK / height * height;
     let passes = groups * VECTORS.div_ceil(widest);
     // What is gone through once need not wait in the first cache.
-    let (part, lead) = if passes == 1 { (p.depth.max(1), lead) } else { (PART, LEAD) };
+    let (part, lead) = match passes {
+        1 => (p.depth.max(1), lead),
+        _ => (part / (ROWS * size_of::<T>()), LEAD),
+    };
     // Room for several panels, too: the more of them, the fewer rows.
     let mut sums = [0f32; BLOCK * ROWS];
     let Range { mut start, end } = piece.rows;
@@ -192,6 +196,8 @@ struct Fit {
     vectors: usize,
     /// The most such rows: no more sums than registers hold beside what they are made of.
     rows: usize,
+    /// Of [`PART`].
+    part: usize,
     /// What suits the processor of up to [`LEAD_ONCE`], or [`LEAD_EACH`] if panels are read side by side.
     ahead: usize,
 }
@@ -211,7 +217,8 @@ unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
     };
-    Fit { vectors, rows, ahead: if vectors > VECTORS { LEAD_EACH } else { S::AHEAD.min(LEAD_ONCE) } }
+    let part = PART[usize::from(S::REGISTERS < 32)];
+    Fit { vectors, rows, part, ahead: if vectors > VECTORS { LEAD_EACH } else { S::AHEAD.min(LEAD_ONCE) } }
 }
 
 kernel!(
