@@ -276,16 +276,20 @@ struct CpuPlan {
 impl CpuPlan {
     /// The team goes through the nodes `times` times.
     fn execute(&self, nodes: &[Node], extent: Extent, times: usize) {
+        // A job counts a million phases, a node has a few.
+        const TOGETHER: usize = 256;
         let max = self.graph.max();
         assert!(extent.rows <= max.rows && extent.draws <= max.draws, "{extent:?} exceeds the plan's {max:?}");
-        self.team.run(|member| {
-            let context = Context { arena: &self.arena, member, isa: self.isa, extent };
-            for _ in 0..times {
-                for node in nodes {
-                    context.run(&node.op);
+        for done in (0..times).step_by(TOGETHER) {
+            self.team.run(|member| {
+                let context = Context { arena: &self.arena, member, isa: self.isa, extent };
+                for _ in done..times.min(done + TOGETHER) {
+                    for node in nodes {
+                        context.run(&node.op);
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 }
 

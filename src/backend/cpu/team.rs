@@ -17,7 +17,7 @@ pub struct Team {
     pool: rayon::ThreadPool,
     /// Two jobs must not mix on one pool: each would wait for threads that the other has.
     busy: Mutex<()>,
-    /// The running one's, from its beginning on.
+    /// The one that runs, or ran last.
     job: Job,
     size: usize,
 }
@@ -33,22 +33,22 @@ pub struct Member<'a> {
 
 /// What the members of a running job share.
 struct Job {
-    /// What is left of every member's share.
-    shares: Vec<Share>,
+    /// The units of every member's share that are not dealt out, in one word with the number of the last phase in which
+    /// some were: 20 bits of that, 22 of the first unit, 22 of the end.
+    shares: Vec<Alone<AtomicU64>>,
     /// The phase that is under way; the first one is 1.
     phase: AtomicU32,
     /// How much of the phase is done, in units.
-    done: AtomicUsize,
+    done: Alone<AtomicUsize>,
     panicked: AtomicBool,
 }
 
-/// The units of a member's share that are not dealt out, in one word with the number of the last phase in which some
-/// were: 20 bits of that, 22 of the first unit, 22 of the end. Alone on the cache lines that a core fetches together.
+/// Alone on the cache lines that a core fetches together: what one member writes often, others need not wait for.
 #[repr(align(128))]
 #[derive(Default)]
-struct Share(AtomicU64);
+struct Alone<T>(T);
 
-/// Most units and phases that the words of shares hold.
+/// Most units of a phase and phases of a job that the words of shares hold.
 const MOST_UNITS: usize = (1 << 22) - 1;
 const MOST_PHASES: u32 = (1 << 20) - 1;
 
@@ -64,15 +64,15 @@ fn phase_and_left(word: u64) -> (u32, Range<usize>) {
 
 impl Job {
     fn new(size: usize) -> Self {
-        let shares = (0..size).map(|_| Share::default()).collect();
-        Self { shares, phase: AtomicU32::new(1), done: AtomicUsize::new(0), panicked: AtomicBool::new(false) }
+        let shares = (0..size).map(|_| Alone::default()).collect();
+        Self { shares, phase: AtomicU32::new(1), done: Alone::default(), panicked: AtomicBool::new(false) }
     }
 
     /// Begins anew; no member is there.
     fn reset(&self) {
         self.shares.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
         self.phase.store(1, Ordering::Relaxed);
-        self.done.store(0, Ordering::Relaxed);
+        self.done.0.store(0, Ordering::Relaxed);
         self.panicked.store(false, Ordering::Relaxed);
     }
 }
@@ -166,15 +166,22 @@ impl Member<'_> {
     /// whenever the numbers are; who does the rest changes from run to run, and results must not depend on it. A thread
     /// may arrive when the team is phases ahead, so what ops write may be read inside `work` only.
     pub fn deal(&self, total: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
-        self.deal_streams(total, chunk..=chunk, |piece, _| work(piece));
+        self.go_through(total, chunk..=chunk, |phase, units| work(phase.things(&units)));
     }
 
     /// As [`Member::deal`], for long streams of data: `work` is told where this member's next piece begins if nothing
     /// changes, so that it can ask memory for it before the piece at hand ends; `total` where none is left.
     ///
-    /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards a share's end, lest one member
-    /// wait long for another's last piece; that one may be shorter still.
+    /// Lengths are multiples of the first of `chunks`, up to the last, and shrink towards a share's end, lest one
+    /// member wait long for another's last piece; that one may be shorter still.
     pub fn deal_streams(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Range<usize>, usize)) {
+        self.go_through(total, chunks, |phase, units| {
+            let next = self.next(phase).map_or(total, |next| phase.things(&next).start);
+            work(phase.things(&units), next);
+        });
+    }
+
+    fn go_through(&self, total: usize, chunks: RangeInclusive<usize>, mut work: impl FnMut(Phase, Range<usize>)) {
         let (unit, most) = (*chunks.start(), *chunks.end() / *chunks.start());
         let phase = Phase { number: self.phase.get(), total, unit, most };
         assert!(phase.units() <= MOST_UNITS, "{} pieces are more than a phase counts", phase.units());
@@ -186,10 +193,10 @@ impl Member<'_> {
             let _ = self.job.phase.compare_exchange(now, next, Ordering::AcqRel, Ordering::Acquire);
         }
         while let Some(units) = self.take(phase) {
-            let next = self.next(phase).map_or(total, |next| phase.things(&next).start);
-            work(phase.things(&units), next);
-            if self.job.done.fetch_add(units.len(), Ordering::AcqRel) + units.len() == phase.units() {
-                self.job.done.store(0, Ordering::Relaxed);
+            let count = units.len();
+            work(phase, units);
+            if self.job.done.0.fetch_add(count, Ordering::AcqRel) + count == phase.units() {
+                self.job.done.0.store(0, Ordering::Relaxed);
                 self.job.phase.store(phase.number + 1, Ordering::Release);
             }
         }
@@ -199,6 +206,9 @@ impl Member<'_> {
     /// Takes this member's next piece, its own or another's.
     fn take(&self, phase: Phase) -> Option<Range<usize>> {
         loop {
+            if self.job.phase.load(Ordering::Acquire) != phase.number {
+                return None;
+            }
             let (owner, now, left) = self.richest(phase)?;
             let (piece, left) = cut(phase, owner == self.index, left);
             let next = word(phase.number, &left);
@@ -333,15 +343,36 @@ mod tests {
                     while piece.start == 0 && done.load(Ordering::Relaxed) + piece.len() < 300 {
                         std::thread::yield_now();
                     }
+                    pieces.lock().unwrap().push((piece.clone(), member.index()));
                     done.fetch_add(piece.len(), Ordering::Relaxed);
-                    pieces.lock().unwrap().push((piece, member.index()));
                 });
             }
         });
-        let pieces = pieces.into_inner().unwrap();
-        let first = pieces.iter().find(|(piece, _)| piece.start == 0).expect("it is done");
-        assert_eq!((first, pieces.len()), (pieces.last().unwrap(), pieces.len()));
-        assert_eq!(pieces.iter().filter(|(_, index)| *index == first.1).count(), 1);
+        let mut pieces = pieces.into_inner().unwrap();
+        assert_eq!(pieces.last().unwrap().0.start, 0, "{pieces:?}");
+        assert!(pieces.iter().any(|(_, index)| *index != pieces[pieces.len() - 1].1), "{pieces:?}");
+        pieces.sort_by_key(|(piece, _)| piece.start);
+        assert!(pieces.iter().flat_map(|(piece, _)| piece.clone()).eq(0..300), "{pieces:?}");
+    }
+
+    #[test]
+    fn who_comes_phases_late_finds_them_over() {
+        let team = Team::new(2);
+        let done = AtomicUsize::new(0);
+        for _ in 0..20 {
+            done.store(0, Ordering::Relaxed);
+            team.run(|member| {
+                for _ in 0..10 {
+                    if member.index() == 1 && done.load(Ordering::Relaxed) < 80 {
+                        std::thread::sleep(std::time::Duration::from_micros(300));
+                    }
+                    member.deal(10, 1, |piece| {
+                        done.fetch_add(piece.len(), Ordering::Relaxed);
+                    });
+                }
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 100);
+        }
     }
 
     #[test]
@@ -353,6 +384,12 @@ mod tests {
             });
         });
         assert!(std::panic::catch_unwind(job).is_err());
-        team.run(|member| member.deal(5, 1, |_| {}));
+        let done = AtomicUsize::new(0);
+        team.run(|member| {
+            member.deal(5, 1, |piece| {
+                done.fetch_add(piece.len(), Ordering::Relaxed);
+            })
+        });
+        assert_eq!(done.load(Ordering::Relaxed), 5);
     }
 }

@@ -1,10 +1,13 @@
 //! The same by lanes: a weight row in each lane of a vector, and several activation rows side by side.
 
+mod ahead;
+
 use std::ops::Range;
 
+use self::ahead::Ahead;
 use super::{Epilogue, Operands, Piece};
 use crate::backend::cpu::memory::Arrangement;
-use crate::backend::cpu::simd::{Isa, LANES, LINE, Simd, kernel, prefetch, prefetch_near};
+use crate::backend::cpu::simd::{Isa, LANES, LINE, Simd, kernel};
 use crate::graph::Elem;
 
 /// Vectors of weight rows in a panel.
@@ -19,15 +22,16 @@ const PANELS: usize = 4;
 /// The most activation rows whose sums grow together. A part of a panel meets them all, some at a time.
 const BLOCK: usize = 16;
 
-/// Bytes of a panel that are a part, where registers are many and where they are few. With the activations that meet it and
-/// what is asked for meanwhile, it fits a first cache of 32 KB; every part costs the sums a way to memory and back.
+/// Bytes of a panel that are a part, where registers are many and where they are few: with the activations that meet
+/// it and what is asked for meanwhile, about a first cache of 32 KB. Each part costs the sums a way to memory and back.
 const PART: [usize; 2] = [16 << 10, 8 << 10];
 
 /// Bytes of weights that are asked for before they are needed where a part is gone through several times: with less,
 /// they come too late.
 const LEAD: usize = 8 << 10;
 
-/// The same, at most, of what is gone through once: a Zen 4 core multiplies 29 GB/s so, 27 with 8 KB, 28 with 3.
+/// The same, at most, of what is gone through once: panels of 49 KB go by on a Zen 4 core at 29 GB/s so, at 27 with
+/// 8 KB and 28 with 3.
 const LEAD_ONCE: usize = 4 << 10;
 
 /// The same of each of several panels that are read side by side.
@@ -117,10 +121,10 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 /// As [`super::product`], of a weight in this [`arrangement`] and rows as they are.
 ///
 /// Goes through the weight once: a panel, a part of it after the other, meets all activation rows, some at a time,
-/// while it is in the cache. Memory is read in the order of its addresses, one panel after the other: on two Zen 5
-/// cores, two rows and 134 MB of bf16, at 46 to 49 GB/s, as fast as by loads alone; four panels of sixteen rows side by
-/// side at 38 to 40. Where [`Isa::wants_streams`] it is the other way round, and few activation rows meet several panels
-/// side by side.
+/// while it is in the cache; or several panels one after the other, if all rows meet each at once. Memory is read in the
+/// order of its addresses: on two Zen 5 cores, two rows and 134 MB of bf16, at 46 to 49 GB/s, as fast as by loads alone;
+/// four panels of sixteen rows side by side at 38 to 40. Where [`Isa::wants_streams`] it is the other way round, and few
+/// activation rows meet several panels side by side.
 ///
 /// # Safety
 /// As there.
@@ -222,8 +226,8 @@ unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
 }
 
 kernel!(
-    /// Hands over a `range` of the sums, rows of `sums.1`, of activation rows from `first.0` on; they are those of weight
-    /// rows from `first.1` on.
+    /// Hands over a `range` of the sums, rows of `sums.1`, of activation rows from `first.0` on; they are those of
+    /// weight rows from `first.1` on.
     fn store[E: Epilogue](
         epilogue: &mut E,
         first: (usize, usize),
@@ -245,66 +249,6 @@ unsafe fn store_body<S: Simd, E: Epilogue>(
     }
 }
 
-/// Asks memory for what is read next while a panel is, evenly over its passes. In bursts, memory would have nothing to
-/// do meanwhile.
-#[derive(Clone, Copy)]
-struct Ahead {
-    /// What is asked for next.
-    at: *const u8,
-    /// Bytes from there to the end of the panels that are read one after the other.
-    left: usize,
-    /// What is read after them.
-    next: *const u8,
-    /// Bytes from panel to panel: where others are read beside it, the same is asked for of each.
-    apart: usize,
-    /// Cache lines that are gone through for one that is asked for.
-    every: usize,
-    /// Lines gone through since the last request.
-    gone: usize,
-    /// Whether requests go to the first cache.
-    near: bool,
-}
-
-impl Ahead {
-    /// Steps of so many bytes, of those that are to come, in which requests follow each other from where they are now.
-    #[inline(always)]
-    fn steps(&mut self, bytes: usize, to_come: usize) -> usize {
-        if self.left < bytes {
-            (self.at, self.left) = (self.next, usize::MAX);
-        }
-        to_come.min(self.left / bytes)
-    }
-
-    /// Asks for what is so many bytes on, of each of `P` panels: one of [`Ahead::steps`].
-    #[inline(always)]
-    fn ask<const P: usize>(&mut self, bytes: usize) {
-        for panel in 0..P {
-            for line in (0..bytes).step_by(LINE) {
-                prefetch_near(self.at.wrapping_add(panel * self.apart + line));
-            }
-        }
-        self.at = self.at.wrapping_add(bytes);
-        self.left -= bytes;
-    }
-
-    /// Goes on by a step of so many bytes, of one of several passes.
-    #[inline(always)]
-    fn pass(&mut self, bytes: usize) {
-        self.gone += bytes / LINE;
-        while self.gone >= self.every {
-            self.gone -= self.every;
-            self.steps(LINE, 1);
-            if self.near {
-                prefetch_near(self.at)
-            } else {
-                prefetch(self.at)
-            }
-            self.at = self.at.wrapping_add(LINE);
-            self.left -= LINE;
-        }
-    }
-}
-
 /// What [`multiply`] goes through.
 #[derive(Clone, Copy)]
 struct Shape {
@@ -318,7 +262,7 @@ struct Shape {
 
 kernel!(
     /// sums.0[h, n] = Σ_k panel.0[k, n] * x.0[h, k], of panels that are `panel.1` apart and rows of x that are `x.1`;
-    /// `sums.1`: beside what is there.
+    /// `sums.1`: on top of what is there.
     fn multiply[T: Stored](
         panel: (*const T, usize),
         x: (*const f32, usize),
@@ -381,7 +325,7 @@ unsafe fn tiles<S: Simd, T: Stored, const V: usize, const H: usize>(
 }
 
 /// `V` vectors of weight rows from `panel` on, or of several panels, and `H` activation rows, their sums in registers
-/// meanwhile; rows of `kept.0` are `kept.1` apart.
+/// meanwhile; rows of `kept.0` are `kept.1` apart, and `kept.2` says whether the sums begin with what is there.
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     (panel, apart): (*const T, usize),
@@ -408,7 +352,7 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
         let bytes = step * ROWS * size_of::<T>();
         let mut k = 0;
         if asked.every == 1 {
-            // A loop of its own: two activation rows leave no time for more than a step takes.
+            // A loop of its own, with nothing to decide in it.
             while k + step <= depth {
                 for _ in 0..asked.steps(bytes, (depth - k) / step) {
                     match V / VECTORS {
@@ -438,6 +382,7 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             }
             add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
+        asked.skip((depth - depth / step * step) * ROWS * size_of::<T>());
         *ahead = asked;
         for (sums, kept) in sums.into_iter().zip(kept.chunks_mut(width)) {
             for (v, sum) in sums.into_iter().enumerate() {
@@ -533,7 +478,7 @@ mod tests {
         let panels: Vec<T> = (0..at::<T>(WIDTH, DEPTH)).map(|_| weight(random())).collect();
         let x: Vec<f32> = (0..5 * DEPTH).map(|_| random()).collect();
         for rows in 1..=5 {
-            // A piece that begins and ends within a panel: four panels, then two, then the last.
+            // A piece that begins and ends within a panel: side by side four panels, then two, then the last.
             let [alone, beside] = [false, true].map(|streams| {
                 let mut sums = Collect(vec![0.0; rows * WIDTH]);
                 let operands = Operands { weight: panels.as_ptr(), first: 0, x: x.as_ptr(), depth: DEPTH, rows };
@@ -545,6 +490,48 @@ mod tests {
             assert!(alone.chunks(WIDTH).all(|sums| sums[6..WIDTH - 6].iter().all(|&sum| sum != 0.0)));
             let bits = |sums: Vec<f32>| sums.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             assert_eq!(bits(beside), bits(alone), "{isa:?}, {rows} rows");
+        }
+    }
+
+    /// Against the chain of multiply-adds that each sum is.
+    fn sums_are_chains<T: Stored>(isa: Isa, weight: impl Fn(f32) -> (T, f32)) {
+        let mut state = 7u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        for depth in [0, 1, 37, 301, 1030] {
+            let values: Vec<(T, f32)> = (0..WIDTH * depth).map(|_| weight(random())).collect();
+            let stored: Vec<T> = values.iter().map(|(stored, _)| *stored).collect();
+            let mut panels = vec![weight(0.0).0; at::<T>(WIDTH, depth)];
+            if depth > 0 {
+                arrange(&stored, &mut panels, depth);
+            }
+            for rows in [1, 2, 3, 4, 5, 8, 9, 17, 33] {
+                let x: Vec<f32> = (0..rows * depth).map(|_| random()).collect();
+                let mut sums = Collect(vec![0.0; rows * WIDTH]);
+                let operands = Operands { weight: panels.as_ptr(), first: 0, x: x.as_ptr(), depth, rows };
+                let piece = Piece { rows: 6..WIDTH - 5, next: panels.as_ptr().cast() };
+                // SAFETY: the weight has these rows, x its own; the processor has the instruction set.
+                unsafe { product(isa, operands, piece, &mut sums) };
+                for (i, sum) in sums.0.iter().enumerate() {
+                    let (r, n) = (i / WIDTH, i % WIDTH);
+                    let chain = (0..depth).fold(0.0, |sum, k| values[n * depth + k].1.mul_add(x[r * depth + k], sum));
+                    let expected: f32 = if (6..WIDTH - 5).contains(&n) { chain } else { 0.0 };
+                    assert_eq!(sum.to_bits(), expected.to_bits(), "{isa:?}: row {r} of {rows}, {n}, K = {depth}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_are_chains_on_every_instruction_set() {
+        for isa in Isa::available() {
+            sums_are_chains(isa, |x| (x, x));
+            sums_are_chains(isa, |x| {
+                let bits = (x.to_bits() >> 16) as u16;
+                (bits, f32::from_bits(u32::from(bits) << 16))
+            });
         }
     }
 

@@ -145,7 +145,7 @@ pub trait Simd: Copy {
     /// Vectors that the processor's registers hold.
     const REGISTERS: usize;
     /// Bytes before those that are read of one stream at which memory is best asked for more, where reading is all that
-    /// takes time.
+    /// takes time; products want less of it.
     const AHEAD: usize;
     /// Whether products of bf16 go by `Tiles`; if not, there may be none.
     const BY_TILES: bool;
