@@ -148,6 +148,24 @@ fn a_picture_in_flight_shows_the_codes_it_has() {
     }
 }
 
+/// The CPU enters its team anew after 256 of them.
+#[test]
+fn hundreds_of_steps_at_once_draw_what_a_hundred_do() {
+    const TOKENS: usize = 18 * 18;
+    let model = open();
+    let sampling = GenerationOptions::default().validate(256).expect("valid options");
+    let request = Request { condition: Conditioning::Class(5), image: 0, sampling };
+    let draw = |at_once: usize| {
+        let mut session = session(&CpuExecutor::new(2), &model, 18);
+        assert!(session.start(0, &request).expect("started"));
+        let calls = (0..10).take_while(|_| session.advance(at_once).expect("drawn") > 0).count();
+        (calls, session.peek(0).expect("peeked"))
+    };
+    let [(few, at_once), (many, by_hundreds)] = [TOKENS, 100].map(draw);
+    assert!(few < many && at_once.len() == TOKENS, "{} codes in {few} calls, not {many}", at_once.len());
+    assert_eq!(at_once, by_hundreds);
+}
+
 #[test]
 fn a_text_is_encoded_once_while_it_is_among_the_latest() {
     let executor = CpuExecutor::new(1);

@@ -34,7 +34,7 @@ pub struct Member<'a> {
 /// What the members of a running job share.
 struct Job {
     /// The units of every member's share that are not dealt out, in one word with the number of the last phase in which
-    /// some were: 20 bits of that, 22 of the first unit, 22 of the end.
+    /// some were: that, the first unit, the end.
     shares: Vec<Alone<AtomicU64>>,
     /// The phase that is under way; the first one is 1.
     phase: AtomicU32,
@@ -48,18 +48,19 @@ struct Job {
 #[derive(Default)]
 struct Alone<T>(T);
 
-/// Most units of a phase and phases of a job that the words of shares hold.
-const MOST_UNITS: usize = (1 << 22) - 1;
-const MOST_PHASES: u32 = (1 << 20) - 1;
+/// Bits of a unit in the word of a share, and what these and those of a phase hold.
+const UNIT_BITS: u32 = 22;
+const MOST_UNITS: usize = (1 << UNIT_BITS) - 1;
+const MOST_PHASES: u32 = (1 << (u64::BITS - 2 * UNIT_BITS)) - 1;
 
 fn word(phase: u32, left: &Range<usize>) -> u64 {
-    u64::from(phase) << 44 | (left.start as u64) << 22 | left.end as u64
+    (u64::from(phase) << UNIT_BITS | left.start as u64) << UNIT_BITS | left.end as u64
 }
 
 /// The same, taken apart.
 fn phase_and_left(word: u64) -> (u32, Range<usize>) {
     let unit = |word: u64| word as usize & MOST_UNITS;
-    ((word >> 44) as u32, unit(word >> 22)..unit(word))
+    ((word >> (2 * UNIT_BITS)) as u32, unit(word >> UNIT_BITS)..unit(word))
 }
 
 impl Job {

@@ -22,9 +22,9 @@ const PANELS: usize = 4;
 /// The most activation rows whose sums grow together. A part of a panel meets them all, some at a time.
 const BLOCK: usize = 16;
 
-/// Bytes of a panel that are a part, where registers are many and where they are few: with the activations that meet
-/// it and what is asked for meanwhile, about a first cache of 32 KB. Each part costs the sums a way to memory and back.
-const PART: [usize; 2] = [16 << 10, 8 << 10];
+/// Bytes of a panel that are a part; half of it where registers are few. With the activations that meet it and what is
+/// asked for meanwhile, about a first cache of 32 KB. Each part costs the sums a way to memory and back.
+const PART: usize = 16 << 10;
 
 /// Bytes of weights that are asked for before they are needed where a part is gone through several times: with less,
 /// they come too late.
@@ -200,7 +200,7 @@ struct Fit {
     vectors: usize,
     /// The most such rows: no more sums than registers hold beside what they are made of.
     rows: usize,
-    /// Of [`PART`].
+    /// [`PART`], or half of it.
     part: usize,
     /// What suits the processor of up to [`LEAD_ONCE`], or [`LEAD_EACH`] if panels are read side by side.
     ahead: usize,
@@ -221,7 +221,7 @@ unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
     };
-    let part = PART[usize::from(S::REGISTERS < 32)];
+    let part = if S::REGISTERS >= 32 { PART } else { PART / 2 };
     Fit { vectors, rows, part, ahead: if vectors > VECTORS { LEAD_EACH } else { S::AHEAD.min(LEAD_ONCE) } }
 }
 
@@ -382,7 +382,7 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             }
             add::<S, V, H>(&mut sums, w, x.add(k), stride);
         }
-        asked.skip((depth - depth / step * step) * ROWS * size_of::<T>());
+        asked.skip((depth % step).next_multiple_of(T::PER) * ROWS * size_of::<T>());
         *ahead = asked;
         for (sums, kept) in sums.into_iter().zip(kept.chunks_mut(width)) {
             for (v, sum) in sums.into_iter().enumerate() {
@@ -469,12 +469,17 @@ mod tests {
         }
     }
 
-    fn panels_side_by_side<T: Stored>(isa: Isa, weight: impl Fn(f32) -> T) {
+    /// Numbers from -1 to 1.
+    fn random() -> impl FnMut() -> f32 {
         let mut state = 1u32;
-        let mut random = || {
+        move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
+        }
+    }
+
+    fn panels_side_by_side<T: Stored>(isa: Isa, weight: impl Fn(f32) -> T) {
+        let mut random = random();
         let panels: Vec<T> = (0..at::<T>(WIDTH, DEPTH)).map(|_| weight(random())).collect();
         let x: Vec<f32> = (0..5 * DEPTH).map(|_| random()).collect();
         for rows in 1..=5 {
@@ -495,11 +500,7 @@ mod tests {
 
     /// Against the chain of multiply-adds that each sum is.
     fn sums_are_chains<T: Stored>(isa: Isa, weight: impl Fn(f32) -> (T, f32)) {
-        let mut state = 7u32;
-        let mut random = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
+        let mut random = random();
         for depth in [0, 1, 37, 301, 1030] {
             let values: Vec<(T, f32)> = (0..WIDTH * depth).map(|_| weight(random())).collect();
             let stored: Vec<T> = values.iter().map(|(stored, _)| *stored).collect();
