@@ -32,14 +32,17 @@ impl Ahead {
         to_come.min(self.left / bytes)
     }
 
-    /// Asks for what is so many bytes on, of each of `P` panels: one of [`Ahead::steps`].
+    /// Asks for so many bytes of a panel: of each one in one of [`Ahead::steps`], which [`Ahead::go`] ends.
     #[inline(always)]
-    pub fn ask<const P: usize>(&mut self, bytes: usize) {
-        for panel in 0..P {
-            for line in (0..bytes).step_by(LINE) {
-                prefetch_near(self.at.wrapping_add(panel * self.apart + line));
-            }
+    pub fn ask(&self, panel: usize, bytes: usize) {
+        for line in (0..bytes).step_by(LINE) {
+            prefetch_near(self.at.wrapping_add(panel * self.apart + line));
         }
+    }
+
+    /// Goes on by a step of so many bytes.
+    #[inline(always)]
+    pub fn go(&mut self, bytes: usize) {
         self.at = self.at.wrapping_add(bytes);
         self.left -= bytes;
     }
