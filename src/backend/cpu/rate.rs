@@ -7,8 +7,8 @@ use bytemuck::Pod;
 use super::memory::Buffer;
 use super::panels::tiles::{PIXELS, Panels, Pixels, convolve};
 use super::panels::{self, DEPTH, Factor, Rows, WIDTH};
-use super::simd::tiles::{SIDE, Tiles};
-use super::simd::{Isa, Simd, pair_kernel};
+use super::simd::tiles::{ByTiles, SIDE, Tiles};
+use super::simd::{Isa, Simd, pair_kernel, tile_kernel};
 use super::team::Team;
 use crate::Result;
 
@@ -36,7 +36,13 @@ pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> Result<f64> {
                 let rows = Rows { at: rows.ptr::<T>().cast_const(), stride: DEPTH, count: HEIGHT };
                 // SAFETY: all three are of the sizes that `repeat` takes them to have; elements of both kinds have four
                 // bytes.
-                unsafe { repeat::<T>(isa, sums.ptr(), rows, panel.ptr()) }
+                unsafe {
+                    if isa.by_tiles() && T::PER == 2 {
+                        repeat_tiles::<T>(isa, sums.ptr(), rows, panel.ptr())
+                    } else {
+                        repeat::<T>(isa, sums.ptr(), rows, panel.ptr())
+                    }
+                }
             }
         });
     });
@@ -58,19 +64,25 @@ pair_kernel!(fn repeat[T: Factor](sums: *mut f32, rows: Rows<T>, panel: *const T
 
 #[inline(always)]
 unsafe fn body<S: Simd, T: Factor>(sums: *mut f32, rows: Rows<T>, panel: *const T) {
-    if S::BY_TILES && T::PER == 2 {
-        let mut tiles = S::Tiles::new();
-        let pixels = Pixels { at: rows.at.cast(), stride: rows.stride, counts: [SIDE; 2] };
-        let taps = [[0, SIDE * rows.stride]];
-        let panels = Panels { at: panel.cast(), depth: DEPTH, narrow: false };
-        for _ in 0..TIMES {
-            // SAFETY: there are as many rows, columns and channels; a factor of two channels is a pair.
-            unsafe { convolve(&mut tiles, sums, pixels, &taps, panels, &mut ()) }
-        }
-        return;
-    }
     for _ in 0..TIMES {
         // SAFETY: passed on.
         unsafe { panels::multiply::<S, T>(sums, rows, panel, DEPTH, false, false) }
+    }
+}
+
+tile_kernel!(
+    /// The same of pairs by tiles.
+    fn repeat_tiles[T: Factor](sums: *mut f32, rows: Rows<T>, panel: *const T) = tiles_body
+);
+
+#[inline(always)]
+unsafe fn tiles_body<S: ByTiles, T: Factor>(sums: *mut f32, rows: Rows<T>, panel: *const T) {
+    let mut tiles = S::Tiles::new();
+    let pixels = Pixels { at: rows.at.cast(), stride: rows.stride, counts: [SIDE; 2] };
+    let taps = [[0, SIDE * rows.stride]];
+    let panels = Panels { at: panel.cast(), depth: DEPTH, narrow: false };
+    for _ in 0..TIMES {
+        // SAFETY: there are as many rows, columns and channels; a factor of two channels is a pair.
+        unsafe { convolve(&mut tiles, sums, pixels, &taps, panels, &mut ()) }
     }
 }

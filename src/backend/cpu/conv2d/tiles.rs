@@ -12,8 +12,8 @@ use self::ring::{Loader, Ring};
 use super::{Task, store};
 use crate::backend::cpu::panels::WIDTH;
 use crate::backend::cpu::panels::tiles::{Meanwhile, PIXELS, Panels, Pixels, convolve, steps};
-use crate::backend::cpu::simd::tiles::{SIDE, Tiles};
-use crate::backend::cpu::simd::{LANES, LINE, Simd, pair_kernel, prefetch};
+use crate::backend::cpu::simd::tiles::{ByTiles, SIDE, Tiles};
+use crate::backend::cpu::simd::{LANES, LINE, Simd, prefetch, tile_kernel};
 use crate::graph::ops::{Conv2d, Kernel};
 
 /// What the outputs over pixel (i, j) of a grid see: rows and columns from `stride` * i - `border` on, `side` of them.
@@ -250,13 +250,10 @@ impl<S: Simd> Meanwhile for Beside<'_, S> {
     }
 }
 
-pair_kernel!(pub fn run(task: &Task, op: &Conv2d) = body);
+tile_kernel!(pub fn run(task: &Task, op: &Conv2d) = body);
 
 #[inline(always)]
-unsafe fn body<S: Simd>(task: &Task, op: &Conv2d) {
-    if !S::BY_TILES {
-        unreachable!("`Method::of` asks for tiles where there are some");
-    }
+unsafe fn body<S: ByTiles>(task: &Task, op: &Conv2d) {
     let strip = Strip::new(task, op);
     let Strip { window, ring, band, .. } = &strip;
     let (depth, taps) = (op.channels_in / 2, window.taps() * window.taps());

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use super::{Epilogue, Operands, Piece};
 use crate::backend::cpu::memory::Arrangement;
-use crate::backend::cpu::simd::tiles::{SIDE, Shape, Tiles};
-use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, pair_kernel, prefetch_near};
+use crate::backend::cpu::simd::tiles::{ByTiles, SIDE, Shape, Tiles};
+use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, prefetch_near, tile_kernel};
 
 /// Weight rows of a strip.
 pub const ROWS: usize = SIDE;
@@ -121,7 +121,7 @@ unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: us
     }
 }
 
-pair_kernel!(
+tile_kernel!(
     /// As [`super::product`], of a weight in this [`arrangement`] and rows that [`pack`] packed.
     ///
     /// # Safety
@@ -133,7 +133,7 @@ pair_kernel!(
 type Sums = [[f32; SIDE]; PARTS * SIDE];
 
 #[inline(always)]
-unsafe fn body<S: Simd, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epilogue: &mut E) {
+unsafe fn body<S: ByTiles, E: Epilogue>(p: Operands<Strips, u32>, piece: Piece, epilogue: &mut E) {
     let mut tiles = S::Tiles::new();
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; STRIPS];
     let steps = p.depth.div_ceil(DEPTH);

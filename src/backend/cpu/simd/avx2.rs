@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::Emulated;
 use super::{LANES, Simd, bf16};
 
 #[derive(Clone, Copy)]
@@ -36,8 +35,6 @@ impl Simd for Avx2 {
     const REGISTERS: usize = 8;
     // On two Zen 3 cores a product of two rows, bf16, takes 6 to 8 % less time than with 8 KB.
     const AHEAD: usize = 1 << 10;
-    const BY_TILES: bool = false;
-    type Tiles = Emulated;
     type V = [__m256; 2];
     type Pairs = [__m256i; 2];
 

@@ -3,27 +3,29 @@
 use std::arch::x86_64::*;
 
 use super::amx::Amx;
+use super::tiles::ByTiles;
 use super::{LEAST_BF16, Simd};
 
-/// With products of bf16 pairs in hardware, or without; with those of tiles, or without.
+/// With products of bf16 pairs in hardware, or without.
 #[derive(Clone, Copy)]
-pub struct Family<const BF16: bool, const AMX: bool>;
+pub struct Family<const BF16: bool>;
 
-pub type Avx512 = Family<false, false>;
-pub type Avx512Bf16 = Family<true, false>;
-pub type Avx512Amx = Family<true, true>;
+pub type Avx512 = Family<false>;
+pub type Avx512Bf16 = Family<true>;
+
+impl ByTiles for Avx512Bf16 {
+    type Tiles = Amx;
+}
 
 #[inline(always)]
 fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-impl<const BF16: bool, const AMX: bool> Simd for Family<BF16, AMX> {
+impl<const BF16: bool> Simd for Family<BF16> {
     const REGISTERS: usize = 32;
     // A whole head's keys ahead, memory brings them at 29 GB/s to two Zen 5 cores, these at 38.
     const AHEAD: usize = 8 << 10;
-    const BY_TILES: bool = AMX;
-    type Tiles = Amx;
     type V = __m512;
     type Pairs = __m512i;
 

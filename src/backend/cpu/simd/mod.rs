@@ -19,8 +19,6 @@ pub mod avx512;
 pub mod portable;
 pub mod tiles;
 
-use self::tiles::Tiles;
-
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 
@@ -148,9 +146,6 @@ pub trait Simd: Copy {
     /// Bytes before those that are read of one stream at which memory is best asked for more, where reading is all that
     /// takes time; products want less of it.
     const AHEAD: usize;
-    /// Whether products of bf16 go by `Tiles`; if not, there may be none.
-    const BY_TILES: bool;
-    type Tiles: Tiles;
     type V: Copy;
     /// Sixteen pairs of bf16, the first of each in the lower half.
     type Pairs: Copy;
@@ -302,7 +297,7 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
-/// As `kernel!`, for kernels that multiply pairs or tiles of bf16: AVX512-BF16 and AMX get instances of their own.
+/// As `kernel!`, for kernels that multiply pairs of bf16: AVX512-BF16 gets an instance of its own.
 macro_rules! pair_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
@@ -313,21 +308,13 @@ macro_rules! pair_kernel {
             unsafe fn avx512_bf16 $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
                 unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Bf16 $($(, $t)*)?>($($arg),*) }
             }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-            unsafe fn amx $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Amx $($(, $t)*)?>($($arg),*) }
-            }
             $crate::backend::cpu::simd::kernel!(fn others $([$($t: $bound),*])? ($($arg: $ty),*) $(-> $ret)? = $body);
             // SAFETY: as in `kernel!`.
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::backend::cpu::simd::Isa::Amx => amx $(::<$($t),*>)? ($($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    $crate::backend::cpu::simd::Isa::Avx512Bf16 => avx512_bf16 $(::<$($t),*>)? ($($arg),*),
-                    $crate::backend::cpu::simd::Isa::AmxPortable => {
-                        $body::<$crate::backend::cpu::simd::portable::PortableTiles $($(, $t)*)?>($($arg),*)
+                    $crate::backend::cpu::simd::Isa::Amx | $crate::backend::cpu::simd::Isa::Avx512Bf16 => {
+                        avx512_bf16 $(::<$($t),*>)? ($($arg),*)
                     }
                     _ => others $(::<$($t),*>)? (isa, $($arg),*),
                 }
@@ -336,6 +323,34 @@ macro_rules! pair_kernel {
     };
 }
 pub(crate) use pair_kernel;
+
+/// As `kernel!`, for kernels that multiply tiles: `body`'s instruction set is one of [`tiles::ByTiles`], and only those
+/// for which [`Isa::by_tiles`] is true get an instance.
+macro_rules! tile_kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name $(<$($t: $bound),*>)? (isa: $crate::backend::cpu::simd::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            unsafe fn amx $(<$($t: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $body::<$crate::backend::cpu::simd::avx512::Avx512Bf16 $($(, $t)*)?>($($arg),*) }
+            }
+            // SAFETY: as in `kernel!`.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::backend::cpu::simd::Isa::Amx => amx $(::<$($t),*>)? ($($arg),*),
+                    $crate::backend::cpu::simd::Isa::AmxPortable => {
+                        $body::<$crate::backend::cpu::simd::portable::Portable $($(, $t)*)?>($($arg),*)
+                    }
+                    other => unreachable!("{other:?} has no tiles"),
+                }
+            }
+        }
+    };
+}
+pub(crate) use tile_kernel;
 
 #[cfg(test)]
 mod tests {

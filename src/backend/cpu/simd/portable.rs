@@ -1,25 +1,23 @@
 //! The portable path: arrays that the compiler vectorizes as far as the target allows.
 
-use super::tiles::Emulated;
+use super::tiles::{ByTiles, Emulated};
 use super::{LANES, Simd, bf16};
 
-/// With products of bf16 by emulated tiles, or without.
 #[derive(Clone, Copy)]
-pub struct Family<const TILES: bool>;
+pub struct Portable;
 
-pub type Portable = Family<false>;
-pub type PortableTiles = Family<true>;
+impl ByTiles for Portable {
+    type Tiles = Emulated;
+}
 
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-impl<const TILES: bool> Simd for Family<TILES> {
+impl Simd for Portable {
     const REGISTERS: usize = 4;
     const AHEAD: usize = 1 << 10;
-    const BY_TILES: bool = TILES;
-    type Tiles = Emulated;
     type V = [f32; LANES];
     type Pairs = [u32; LANES];
 

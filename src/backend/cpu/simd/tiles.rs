@@ -1,6 +1,8 @@
 //! Tiles: up to sixteen rows of sixteen words, eight of them, and the products of bf16 pairs between them that AMX
 //! computes. [`Amx`](super::amx::Amx) has them in hardware, [`Emulated`] anywhere, with the same bits.
 
+use super::Simd;
+
 /// Rows of a tile, and words of a row: f32 sums, or pairs of bf16, the first of each in the lower half.
 pub const SIDE: usize = 16;
 
@@ -46,6 +48,11 @@ pub trait Tiles: Sized {
     /// fused multiply-adds from zero in ascending k, their sum, and its sum with c, each rounded to nearest even,
     /// denormals taken and given as zero.
     unsafe fn multiply<const C: usize, const A: usize, const B: usize>(&mut self);
+}
+
+/// An instruction set that goes with tiles.
+pub trait ByTiles: Simd {
+    type Tiles: Tiles;
 }
 
 /// In plain Rust: slow, for tests and to draw again what a processor with AMX drew.
