@@ -34,11 +34,12 @@ pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> Result<f64> {
         member.deal(members.len(), 1, |pieces| {
             for [rows, panel, sums] in &members[pieces] {
                 let rows = Rows { at: rows.ptr::<T>().cast_const(), stride: DEPTH, count: HEIGHT };
-                // SAFETY: all three are of the sizes that `repeat` takes them to have; elements of both kinds have four
-                // bytes.
+                // SAFETY: all three are of the sizes that both take them to have; elements of both kinds have four bytes,
+                // and those of two channels are pairs.
                 unsafe {
                     if isa.by_tiles() && T::PER == 2 {
-                        repeat_tiles::<T>(isa, sums.ptr(), rows, panel.ptr())
+                        let Rows { at, stride, count } = rows;
+                        repeat_tiles(isa, sums.ptr(), Rows { at: at.cast(), stride, count }, panel.ptr())
                     } else {
                         repeat::<T>(isa, sums.ptr(), rows, panel.ptr())
                     }
@@ -72,17 +73,17 @@ unsafe fn body<S: Simd, T: Factor>(sums: *mut f32, rows: Rows<T>, panel: *const 
 
 tile_kernel!(
     /// The same of pairs by tiles.
-    fn repeat_tiles[T: Factor](sums: *mut f32, rows: Rows<T>, panel: *const T) = tiles_body
+    fn repeat_tiles(sums: *mut f32, rows: Rows<u32>, panel: *const u32) = tiles_body
 );
 
 #[inline(always)]
-unsafe fn tiles_body<S: ByTiles, T: Factor>(sums: *mut f32, rows: Rows<T>, panel: *const T) {
+unsafe fn tiles_body<S: ByTiles>(sums: *mut f32, rows: Rows<u32>, panel: *const u32) {
     let mut tiles = S::Tiles::new();
-    let pixels = Pixels { at: rows.at.cast(), stride: rows.stride, counts: [SIDE; 2] };
+    let pixels = Pixels { at: rows.at, stride: rows.stride, counts: [SIDE; 2] };
     let taps = [[0, SIDE * rows.stride]];
-    let panels = Panels { at: panel.cast(), depth: DEPTH, narrow: false };
+    let panels = Panels { at: panel, depth: DEPTH, narrow: false };
     for _ in 0..TIMES {
-        // SAFETY: there are as many rows, columns and channels; a factor of two channels is a pair.
+        // SAFETY: there are as many rows, columns and channels.
         unsafe { convolve(&mut tiles, sums, pixels, &taps, panels, &mut ()) }
     }
 }

@@ -250,7 +250,10 @@ impl<S: Simd> Meanwhile for Beside<'_, S> {
     }
 }
 
-tile_kernel!(pub fn run(task: &Task, op: &Conv2d) = body);
+tile_kernel!(
+    /// `Method::of` asks for it where there are tiles.
+    pub fn run(task: &Task, op: &Conv2d) = body
+);
 
 #[inline(always)]
 unsafe fn body<S: ByTiles>(task: &Task, op: &Conv2d) {

@@ -139,7 +139,7 @@ pub unsafe fn product<T: Stored, E: Epilogue>(isa: Isa, p: Operands<*const T>, p
 
 /// The same, fitted so.
 unsafe fn product_as<T: Stored, E: Epilogue>(
-    Fit { vectors: widest, rows: most, part, ahead: lead }: Fit,
+    Fit { vectors: widest, rows: most, part, ahead: [alone, each] }: Fit,
     isa: Isa,
     p: Operands<*const T>,
     piece: Piece,
@@ -151,10 +151,7 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
     let block = BLOCK / height * height;
     let passes = groups * VECTORS.div_ceil(widest);
     // What is gone through once need not wait in the first cache.
-    let (part, lead) = match passes {
-        1 => (p.depth.max(1), lead),
-        _ => (part / (ROWS * size_of::<T>()), LEAD),
-    };
+    let part = if passes == 1 { p.depth.max(1) } else { part / (ROWS * size_of::<T>()) };
     // Room for several panels, too: the more of them, the fewer rows.
     let mut sums = [0f32; BLOCK * ROWS];
     let Range { mut start, end } = piece.rows;
@@ -172,7 +169,12 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
         let bytes = panels / beside * len * size_of::<T>();
         // Spread over passes of the whole, requests for the panel itself would come after the first has read it.
         let near = p.rows <= block;
-        let lead = if near { lead.min(bytes) } else { bytes };
+        let lead = match (passes, beside) {
+            _ if !near => bytes,
+            (1, 1) => alone.min(bytes),
+            (1, _) => each.min(bytes),
+            _ => LEAD.min(bytes),
+        };
         let at = panel.cast::<u8>().wrapping_add(lead);
         let apart = len * size_of::<T>();
         let mut ahead = Ahead { at, left: bytes - lead, next, apart, every: passes, gone: 0, near };
@@ -202,12 +204,12 @@ unsafe fn product_as<T: Stored, E: Epilogue>(
 struct Fit {
     /// The most vectors of weight rows that activation rows meet at once.
     vectors: usize,
-    /// The most such rows: no more sums than registers hold beside what they are made of.
+    /// The most such rows: no more sums, of panels in turn those of one, than registers hold beside what they are made of.
     rows: usize,
     /// [`PART`], or half of it.
     part: usize,
-    /// What suits the processor of up to [`LEAD_ONCE`], or [`LEAD_EACH`] if panels are read side by side.
-    ahead: usize,
+    /// What suits the processor of up to [`LEAD_ONCE`], and of each of several panels that are read side by side.
+    ahead: [usize; 2],
 }
 
 kernel!(
@@ -221,14 +223,14 @@ unsafe fn fit_body<S: Simd>(rows: usize, streams: bool) -> Fit {
         ..=2 if S::REGISTERS >= 32 && streams => (PANELS * VECTORS, 2),
         ..=4 if S::REGISTERS >= 32 && streams => (2 * VECTORS, 4),
         _ if S::REGISTERS >= 32 => (VECTORS, 8),
-        // AVX2's vectors take two of sixteen registers.
+        // AVX2's vectors take two of sixteen registers, so panels side by side take turns.
         ..=2 if streams => (PANELS * VECTORS, 2),
         ..=2 => (VECTORS, 2),
         _ => (1, 4),
     };
     let part = if S::REGISTERS >= 32 { PART } else { PART / 2 };
     let each = if S::REGISTERS >= 32 { LEAD_EACH } else { LEAD_EACH / 2 };
-    Fit { vectors, rows, part, ahead: if vectors > VECTORS { each } else { S::AHEAD.min(LEAD_ONCE) } }
+    Fit { vectors, rows, part, ahead: [S::AHEAD.min(LEAD_ONCE), each] }
 }
 
 kernel!(
@@ -303,7 +305,7 @@ mod tests {
     /// Against the chain of multiply-adds that each sum is.
     fn sums_are_chains<T: Stored>(isa: Isa, weight: impl Fn(f32) -> (T, f32)) {
         let mut random = random();
-        for depth in [0, 1, 37, 301, 1030] {
+        for depth in [0, 1, 3, 37, 303, 1030] {
             let values: Vec<(T, f32)> = (0..WIDTH * depth).map(|_| weight(random())).collect();
             let stored: Vec<T> = values.iter().map(|(stored, _)| *stored).collect();
             let mut panels = vec![weight(0.0).0; at::<T>(WIDTH, depth)];

@@ -324,8 +324,8 @@ macro_rules! pair_kernel {
 }
 pub(crate) use pair_kernel;
 
-/// As `kernel!`, for kernels that multiply tiles: `body`'s instruction set is one of [`tiles::ByTiles`], and only those
-/// for which [`Isa::by_tiles`] is true get an instance.
+/// As `kernel!`, for kernels that multiply tiles: where [`Isa::by_tiles`] is true there is an instance, of a `body` for
+/// [`tiles::ByTiles`]; elsewhere nothing calls it.
 macro_rules! tile_kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($t:ident: $bound:path),*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*

@@ -50,7 +50,7 @@ pub trait Tiles: Sized {
     unsafe fn multiply<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// An instruction set that goes with tiles.
+/// Lanes beside which kernels of tiles are compiled; [`Isa::by_tiles`](super::Isa::by_tiles) says where they run.
 pub trait ByTiles: Simd {
     type Tiles: Tiles;
 }

@@ -64,7 +64,7 @@ unsafe fn multiply_body<S: Simd, T: Stored>(
             (4, 4) if S::REGISTERS >= 32 => tiles::<S, T, 4, 4>(panel, x, shape, ahead, sums),
             (8, 1) if S::REGISTERS >= 32 => tiles::<S, T, 8, 1>(panel, x, shape, ahead, sums),
             (8, 2) if S::REGISTERS >= 32 => tiles::<S, T, 8, 2>(panel, x, shape, ahead, sums),
-            (_, height) => unreachable!("{height} rows are more than registers hold"),
+            (vectors, height) => unreachable!("{vectors} vectors and {height} rows are more than registers hold"),
         }
     }
 }
@@ -97,7 +97,7 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
     ahead: &mut Ahead,
     (kept, width, grow): (&mut [f32], usize, bool),
 ) {
-    // Where registers are few, so are the multiply-adds between two steps. Half a KB is a step: what is asked for 1 KB
+    // Where registers are few, so are the multiply-adds between two steps. Half a KB is a step: what is asked for farther
     // ahead is still to come when it is over.
     let step = if S::REGISTERS < 32 { 16 / size_of::<T>() } else { 2 };
     // SAFETY: the caller vouches for `depth` elements of the vectors' rows and of H rows of x.
@@ -111,8 +111,8 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
             // A loop of its own, with nothing to decide in it.
             while k + step <= depth {
                 for _ in 0..asked.steps(bytes, (depth - k) / step) {
-                    for panel in 0..V.div_ceil(VECTORS) {
-                        asked.ask(panel, bytes);
+                    for p in 0..V.div_ceil(VECTORS) {
+                        asked.ask(p, bytes);
                     }
                     asked.go(bytes);
                     add_step::<S, T, V, H>(&mut sums, (panel.add(k * ROWS), apart), (x.add(k), stride), step);
@@ -155,6 +155,7 @@ unsafe fn turns<S: Simd, T: Stored, const P: usize, const H: usize>(
 ) {
     let (width, step) = (P * ROWS, TURN / (ROWS * size_of::<T>()));
     let mut asked = *ahead;
+    debug_assert!(asked.every == 1, "several panels side by side are gone through once");
     let mut k = 0;
     // SAFETY: the caller vouches for `depth` elements of the panels' rows and of H rows of x.
     unsafe {
