@@ -32,16 +32,14 @@ pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> Result<f64> {
     let started = Instant::now();
     team.run(|member| {
         member.deal(members.len(), 1, |pieces| {
-            for [rows, panel, sums] in &members[pieces] {
-                let rows = Rows { at: rows.ptr::<T>().cast_const(), stride: DEPTH, count: HEIGHT };
+            for [x, panel, sums] in &members[pieces] {
                 // SAFETY: all three are of the sizes that both take them to have; elements of both kinds have four bytes,
                 // and those of two channels are pairs.
                 unsafe {
                     if isa.by_tiles() && T::PER == 2 {
-                        let Rows { at, stride, count } = rows;
-                        repeat_tiles(isa, sums.ptr(), Rows { at: at.cast(), stride, count }, panel.ptr())
+                        repeat_tiles(isa, sums.ptr(), rows(x), panel.ptr())
                     } else {
-                        repeat::<T>(isa, sums.ptr(), rows, panel.ptr())
+                        repeat::<T>(isa, sums.ptr(), rows(x), panel.ptr())
                     }
                 }
             }
@@ -49,6 +47,10 @@ pub fn measure<T: Factor + Pod>(team: &Team, isa: Isa) -> Result<f64> {
     });
     let products = team.size() * TIMES * HEIGHT * DEPTH * WIDTH * T::PER;
     Ok(2.0 * products as f64 / started.elapsed().as_secs_f64())
+}
+
+fn rows<T: Pod>(x: &Buffer) -> Rows<T> {
+    Rows { at: x.ptr::<T>().cast_const(), stride: DEPTH, count: HEIGHT }
 }
 
 /// Numbers between 1/2 and 1 of either sign, read as f32 or as bf16: with zeros, tiles of bf16 draw so much less power

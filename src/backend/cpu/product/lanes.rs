@@ -127,8 +127,8 @@ fn arrange<T: Stored>(weight: &[T], panels: &mut [T], k: usize) {
 /// while it is in the cache; or several panels one after the other, if all rows meet each at once. Memory is read in the
 /// order of its addresses: on two Zen 5 cores, two rows and 134 MB of bf16, at 46 to 49 GB/s, as fast as by loads alone;
 /// four panels of sixteen rows side by side at 38 to 40. Where [`Isa::wants_streams`] it is the other way round, and few
-/// activation rows meet several panels side by side: on two Zen 3 cores, two rows, at 24 GB/s of bf16 instead of 21 and at
-/// 33 of f32 instead of 22, whenever others leave memory to them.
+/// activation rows meet several panels side by side: on two Zen 3 cores, two rows, at 24 GB/s of bf16 instead of 21 and, when
+/// others left them more of memory, at 33 of f32 instead of 22.
 ///
 /// # Safety
 /// As there.

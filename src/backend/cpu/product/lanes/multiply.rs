@@ -54,10 +54,10 @@ unsafe fn multiply_body<S: Simd, T: Stored>(
             (2, 6) if S::REGISTERS >= 32 => tiles::<S, T, 2, 6>(panel, x, shape, ahead, sums),
             (2, 7) if S::REGISTERS >= 32 => tiles::<S, T, 2, 7>(panel, x, shape, ahead, sums),
             (2, 8) if S::REGISTERS >= 32 => tiles::<S, T, 2, 8>(panel, x, shape, ahead, sums),
-            (4, 1) if S::REGISTERS < 32 => turns::<S, T, 2, 1>(panel, x, shape.depth, ahead, sums),
-            (4, 2) if S::REGISTERS < 32 => turns::<S, T, 2, 2>(panel, x, shape.depth, ahead, sums),
-            (8, 1) if S::REGISTERS < 32 => turns::<S, T, 4, 1>(panel, x, shape.depth, ahead, sums),
-            (8, 2) if S::REGISTERS < 32 => turns::<S, T, 4, 2>(panel, x, shape.depth, ahead, sums),
+            (4, 1) if S::REGISTERS < 32 => turns::<S, T, 2, 1>(panel, x, shape.depth, ahead, sums.0),
+            (4, 2) if S::REGISTERS < 32 => turns::<S, T, 2, 2>(panel, x, shape.depth, ahead, sums.0),
+            (8, 1) if S::REGISTERS < 32 => turns::<S, T, 4, 1>(panel, x, shape.depth, ahead, sums.0),
+            (8, 2) if S::REGISTERS < 32 => turns::<S, T, 4, 2>(panel, x, shape.depth, ahead, sums.0),
             (4, 1) if S::REGISTERS >= 32 => tiles::<S, T, 4, 1>(panel, x, shape, ahead, sums),
             (4, 2) if S::REGISTERS >= 32 => tiles::<S, T, 4, 2>(panel, x, shape, ahead, sums),
             (4, 3) if S::REGISTERS >= 32 => tiles::<S, T, 4, 3>(panel, x, shape, ahead, sums),
@@ -144,27 +144,22 @@ unsafe fn tile<S: Simd, T: Stored, const V: usize, const H: usize>(
 }
 
 /// `P` panels side by side, [`TURN`] bytes of each in turn, and `H` activation rows: as [`tile`], where registers hold
-/// the sums of one panel alone.
+/// the sums of one panel alone. Such panels are gone through once: no sums are there before.
 #[inline(always)]
 unsafe fn turns<S: Simd, T: Stored, const P: usize, const H: usize>(
     (panel, apart): (*const T, usize),
     (x, stride): (*const f32, usize),
     depth: usize,
     ahead: &mut Ahead,
-    (kept, grow): (&mut [f32], bool),
+    kept: &mut [f32],
 ) {
     let (width, step) = (P * ROWS, TURN / (ROWS * size_of::<T>()));
     let mut asked = *ahead;
-    debug_assert!(asked.every == 1, "several panels side by side are gone through once");
+    debug_assert!(asked.every == 1, "not gone through once");
     let mut k = 0;
     // SAFETY: the caller vouches for `depth` elements of the panels' rows and of H rows of x.
     unsafe {
         let mut sums = [[[S::splat(0.0); VECTORS]; H]; P];
-        if grow {
-            for (p, sums) in sums.iter_mut().enumerate() {
-                *sums = load::<S, VECTORS, H>(&kept[p * ROWS..], width);
-            }
-        }
         while k + step <= depth {
             for _ in 0..asked.steps(TURN, (depth - k) / step) {
                 for (p, sums) in sums.iter_mut().enumerate() {
