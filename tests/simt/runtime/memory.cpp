@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
@@ -19,6 +20,25 @@ std::mutex buffer_mutex;
 std::map<uintptr_t, size_t>& buffers() {
   static auto* map = new std::map<uintptr_t, size_t>();
   return *map;
+}
+
+struct Freed {
+  char* low;  // With its guard pages.
+  size_t bytes;
+};
+
+// The last buffers that were freed. Nobody else gets their addresses, so a use of one is found for certain.
+std::deque<Freed>& freed() {
+  static auto* queue = new std::deque<Freed>();
+  return *queue;
+}
+constexpr size_t FREED_KEPT = 1024;
+
+bool was_freed(const char* byte) {
+  for (const Freed& buffer : freed()) {
+    if (byte >= buffer.low && byte < buffer.low + buffer.bytes) return true;
+  }
+  return false;
 }
 
 struct sigaction before_segv, before_bus;
@@ -85,6 +105,7 @@ std::string fault_text(Worker* worker) {
         result += text;
       }
     }
+    if (was_freed(static_cast<char*>(worker->fault_address))) result += ", use of a buffer that was freed";
   }
   if (worker->fault_pc) result += ", at " + where(static_cast<char*>(worker->fault_pc) + 1);
   return result;
@@ -118,7 +139,14 @@ SIMT_PUBLIC void simt_free(void* p) {
   auto found = buffers().find(reinterpret_cast<uintptr_t>(p));
   const size_t padded = round_up(found->second ? found->second : 1, 16), pages = round_up(padded, PAGE);
   buffers().erase(found);
-  munmap(static_cast<char*>(p) + padded - pages - PAGE, pages + 2 * PAGE);
+  char* low = static_cast<char*>(p) + padded - pages - PAGE;
+  // In place of the old pages, whose memory goes back.
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  if (mmap(low, pages + 2 * PAGE, PROT_NONE, flags, -1, 0) == MAP_FAILED) fail("no memory to free %p", p);
+  freed().push_back({low, pages + 2 * PAGE});
+  if (freed().size() <= FREED_KEPT) return;
+  munmap(freed().front().low, freed().front().bytes);
+  freed().pop_front();
 }
 
 SIMT_PUBLIC void simt_host_wrote(void* p, size_t bytes) {

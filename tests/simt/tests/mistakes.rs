@@ -147,13 +147,15 @@ fn memory_that_is_no_buffer() {
         let out = Buffer::<f32>::new(&simt, 64);
         let launched = launch!(simt, "test_reversed", x(1), x(64), 256, false, out.ptr(), host.as_ptr().cast_mut());
         let freed = Buffer::of(&simt, &host).ptr();
+        // Of the same size: were the freed one's memory handed out again, then to one of these.
+        let _later: Vec<_> = (0..64).map(|_| Buffer::of(&simt, &host)).collect();
         let after = launch!(simt, "test_reversed", x(1), x(64), 256, false, out.ptr(), freed).unwrap_err();
         let null = std::ptr::null_mut::<f32>();
         let nothing = launch!(simt, "test_reversed", x(1), x(64), 256, false, out.ptr(), null).unwrap_err();
         match build {
             Build::Plain => {
                 assert_eq!(launched, Ok(()), "the host's memory is readable");
-                assert!(after.contains("invalid access"), "{after}");
+                assert!(after.contains("invalid access") && after.contains("a buffer that was freed"), "{after}");
                 assert!(nothing.contains("invalid access to (nil)"), "{nothing}");
             }
             Build::Check => {
