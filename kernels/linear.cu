@@ -62,9 +62,9 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
 
 THIN_KERNEL(linear_thin_8, 1, 1, 8, 8)
 KERNEL_EXPORT(linear_thin_8)
-THIN_KERNEL(linear_thin_16, 2, 2, 4, 4)
+THIN_KERNEL(linear_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(linear_thin_16)
-THIN_KERNEL(linear_thin_32, 2, 4, 4, 1)
+THIN_KERNEL(linear_thin_32, 2, 4, 4, 2)
 KERNEL_EXPORT(linear_thin_32)
 WIDE_KERNEL(linear_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(linear_wide_64x32)

@@ -1,10 +1,10 @@
 // norm_gated_gelu.cu
 // out[r, f] = gelu(Σ_c wi_0[f, c] * n[c]) * (Σ_c wi_1[f, c] * n[c])     n = rms_norm(x[r]), GELU by its tanh form
 //
-//   shapes   out (R, F)   x (R, C)   norm (C)   wi_0, wi_1 (F, C), packed as fragments; wide: normed (R, C)
+//   shapes   out (R, F)   x (R, C)   norm (C)   wi_0, wi_1 (F, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    out, wi_0, wi_1, normed: bf16; x, norm and sums: f32
-//   launch   thin_R: ceil(F / 16) groups of columns, some for each block; wide_NxR, behind norm_rows, N rows of
-//            weights, half of them of wi_0: ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads (product.cuh,
+//   launch   thin_R: ceil(F / 16) groups of columns, some for each block; wide_NxR, N rows of weights, half of them of
+//            wi_0: ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
 //            backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_gated_gelu.rs)
 //   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * F * 2; floor: the
@@ -47,9 +47,15 @@ struct Gate {
       uint32_t dim            /* C */
 #define WIDE_ARGUMENTS out, normed, wi_0, wi_1, rows, hidden_dim, dim
 
-template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+template <int TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin(THIN_PARAMETERS) {
-  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, dim);
+  NormedRows<HELD> activations(x, norm, eps, rows, dim);
+  product_thin<TILES, 1, DEPTH>(Gate{out, hidden_dim}, activations, {wi_0, wi_1}, rows, hidden_dim, dim);
+}
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
+  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(Gate{out, hidden_dim}, activations, {wi_0, wi_1}, rows, hidden_dim, dim);
 }
 
@@ -58,11 +64,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Gate{out, hidden_dim}, normed, {wi_0, wi_1}, rows, hidden_dim, dim);
 }
 
-THIN_KERNEL(norm_gated_gelu_thin_8, 2, 1, 4, 4)
+THIN_KERNEL(norm_gated_gelu_thin_8, 2, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_8)
-THIN_KERNEL(norm_gated_gelu_thin_16, 2, 2, 4, 4)
+THIN_NORMED_KERNEL(norm_gated_gelu_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_16)
-THIN_KERNEL(norm_gated_gelu_thin_32, 2, 4, 4, 1)
+THIN_NORMED_KERNEL(norm_gated_gelu_thin_32, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_gated_gelu_thin_32)
 WIDE_KERNEL(norm_gated_gelu_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_wide_64x32)

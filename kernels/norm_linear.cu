@@ -2,10 +2,10 @@
 // out[r, n] = Σ_k weight[n, k] * rms_norm(x[r])[k]: q, k or v by itself
 //
 //   shapes   out (R, N)   x (R, K)   norm (K)   weight (N, K), packed as fragments: those from the first row on of a
-//            larger weight; wide: normed (R, K)
+//            larger weight; but for thin_8: normed (R, K)
 //   types    weight, normed: bf16; out, x, norm and sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) groups of columns, some for each block; wide_NxR, behind norm_rows:
-//            ceil(R / rows) x ceil(N / columns) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(N / 16 or 32) groups of columns, some for each block; wide_NxR: ceil(R / rows) x
+//            ceil(N / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4, writes R * N * 4; floor: the
 //            weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
@@ -44,9 +44,15 @@ struct Store {
       uint32_t depth             /* K */
 #define WIDE_ARGUMENTS out, normed, weight, rows, width, depth
 
-template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+template <int TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin(THIN_PARAMETERS) {
-  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, depth);
+  NormedRows<HELD> activations(x, norm, eps, rows, depth);
+  product_thin<TILES, 1, DEPTH>(Store{out, width}, activations, {weight}, rows, width, depth);
+}
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
+  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, depth);
   product_thin<TILES, ROW_TILES, DEPTH>(Store{out, width}, activations, {weight}, rows, width, depth);
 }
 
@@ -55,11 +61,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Store{out, width}, normed, {weight}, rows, width, depth);
 }
 
-THIN_KERNEL(norm_linear_thin_8, 1, 1, 8, 8)
+THIN_KERNEL(norm_linear_thin_8, 1, 8, 8)
 KERNEL_EXPORT(norm_linear_thin_8)
-THIN_KERNEL(norm_linear_thin_16, 2, 2, 4, 4)
+THIN_NORMED_KERNEL(norm_linear_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_linear_thin_16)
-THIN_KERNEL(norm_linear_thin_32, 2, 4, 4, 1)
+THIN_NORMED_KERNEL(norm_linear_thin_32, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_linear_thin_32)
 WIDE_KERNEL(norm_linear_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_linear_wide_64x32)

@@ -1,10 +1,10 @@
 // norm_logits.cu
 // logits[r, v] = Σ_c output[v, c] * rms_norm(x[r])[c]
 //
-//   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; wide: normed (R, C)
+//   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    output, normed: bf16; logits, x, norm and sums: f32
-//   launch   thin_R: ceil(V / 16 or 32) groups of columns, some for each block; wide_VxR, behind norm_rows:
-//            ceil(R / rows) x ceil(V / columns) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(V / 16 or 32) groups of columns, some for each block; wide_VxR: ceil(R / rows) x
+//            ceil(V / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_logits.rs)
 //   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * V * 4; floor: these
 //            bytes
@@ -43,9 +43,15 @@ struct StoreLogits {
       uint32_t dim                /* C */
 #define WIDE_ARGUMENTS logits, normed, output, rows, vocab_size, dim
 
-template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+template <int TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin(THIN_PARAMETERS) {
-  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, dim);
+  NormedRows<HELD> activations(x, norm, eps, rows, dim);
+  product_thin<TILES, 1, DEPTH>(StoreLogits{logits, vocab_size}, activations, {output}, rows, vocab_size, dim);
+}
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
+  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(StoreLogits{logits, vocab_size}, activations, {output}, rows, vocab_size, dim);
 }
 
@@ -54,11 +60,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(StoreLogits{logits, vocab_size}, normed, {output}, rows, vocab_size, dim);
 }
 
-THIN_KERNEL(norm_logits_thin_8, 1, 1, 8, 8)
+THIN_KERNEL(norm_logits_thin_8, 1, 8, 8)
 KERNEL_EXPORT(norm_logits_thin_8)
-THIN_KERNEL(norm_logits_thin_16, 2, 2, 4, 4)
+THIN_NORMED_KERNEL(norm_logits_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_logits_thin_16)
-THIN_KERNEL(norm_logits_thin_32, 2, 4, 4, 1)
+THIN_NORMED_KERNEL(norm_logits_thin_32, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_logits_thin_32)
 WIDE_KERNEL(norm_logits_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_logits_wide_64x32)

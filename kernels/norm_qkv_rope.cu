@@ -3,10 +3,10 @@
 // k and v go into the cache at (layer, slot, head, position)
 //
 //   shapes   q (R, C)   k_cache, v_cache (B, H, S, D) of the layer   x (R, C)   rows (R)   norm (C)
-//            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; wide: normed (R, C)
+//            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; but for thin_8: normed (R, C)
 //   types    wqkv, normed, cache: bf16; q, x, norm, freqs_cis and sums: f32
-//   launch   thin_R: ceil(3C / 16 or 32) groups of columns, some for each block; wide_NxR, behind norm_rows:
-//            ceil(R / rows) x ceil(3C / N) blocks; 256 threads (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(3C / 16 or 32) groups of columns, some for each block; wide_NxR: ceil(R / rows) x
+//            ceil(3C / N) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8, D even                         (checked in backend/cuda/norm_qkv_rope.rs)
 //   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * C * (4 + 2 + 2);
 //            floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs
@@ -84,10 +84,17 @@ struct TurnAndCache {
       SIZES
 #define WIDE_ARGUMENTS q, k_cache, v_cache, table, freqs_cis, normed, wqkv, rows, dim, head_dim, positions
 
-template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+template <int TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin(THIN_PARAMETERS) {
   const TurnAndCache epilogue{q, k_cache, v_cache, table, freqs_cis, dim, head_dim, positions};
-  NormedRows<ROW_TILES, HELD> activations(x, norm, eps, rows, dim);
+  NormedRows<HELD> activations(x, norm, eps, rows, dim);
+  product_thin<TILES, 1, DEPTH>(epilogue, activations, {wqkv}, rows, 3 * dim, dim);
+}
+
+template <int TILES, int ROW_TILES, int DEPTH, int HELD>
+__device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
+  const TurnAndCache epilogue{q, k_cache, v_cache, table, freqs_cis, dim, head_dim, positions};
+  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(epilogue, activations, {wqkv}, rows, 3 * dim, dim);
 }
 
@@ -97,11 +104,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(epilogue, normed, {wqkv}, rows, 3 * dim, dim);
 }
 
-THIN_KERNEL(norm_qkv_rope_thin_8, 1, 1, 8, 8)
+THIN_KERNEL(norm_qkv_rope_thin_8, 1, 8, 8)
 KERNEL_EXPORT(norm_qkv_rope_thin_8)
-THIN_KERNEL(norm_qkv_rope_thin_16, 2, 2, 4, 4)
+THIN_NORMED_KERNEL(norm_qkv_rope_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_qkv_rope_thin_16)
-THIN_KERNEL(norm_qkv_rope_thin_32, 2, 4, 4, 1)
+THIN_NORMED_KERNEL(norm_qkv_rope_thin_32, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_qkv_rope_thin_32)
 WIDE_KERNEL(norm_qkv_rope_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_qkv_rope_wide_64x32)

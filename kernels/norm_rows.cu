@@ -1,6 +1,6 @@
 // norm_rows.cu
 // normed[r, c] = bf16(bf16(x[r, c] * rstd[r]) * norm[c])     rstd[r] = 1 / sqrt(mean over c of x[r, c]^2 + eps)
-// The input of the products' wide shape, to the bit what their thin shape makes of x on the way. norm_rows_f32 is
+// The input of the products of more than 8 rows, to the bit what those of fewer make of x on the way. norm_rows_f32 is
 // the op: the same without a rounding to bf16.
 //
 //   shapes   normed, x (R, C)   norm (C)
@@ -8,7 +8,7 @@
 //   launch   ceil(R / 8) blocks of 256 threads
 //   needs    C divisible by 8                             (checked in backend/cuda/norm_rows.rs, product.rs)
 //   cost     reads R * C * 4, beyond C = 2048 partly twice, the second time near by, writes R * C * 2; a few
-//            microseconds of latency, where each block of a wide product would read as much
+//            microseconds of latency, where each block of a product would read as much
 //   matches  norm_rows_f32: graph::ops::norm_rows::twin; tolerance and why: tests/ops/norm_rows.rs; norm_rows: the
 //            products' tests
 #include "product_thin.cuh"
@@ -26,7 +26,7 @@ norm_rows(bf16* normed,        // (R, C)
           uint32_t dim) {      // C
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
-  NormedRows<1, HELD, MORE> activations(x, norm, eps, rows, dim);
+  NormedRows<HELD, MORE> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
   activations.load_first(slice);
@@ -59,7 +59,7 @@ norm_rows_f32(float* out,          // (R, C)
               uint32_t dim) {      // C
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
-  NormedRows<1, HELD, MORE> activations(x, norm, eps, rows, dim);
+  NormedRows<HELD, MORE> activations(x, norm, eps, rows, dim);
   activations.before_wait(slice);
   grid_dependency_wait();
   activations.load_first(slice);
@@ -74,8 +74,8 @@ norm_rows_f32(float* out,          // (R, C)
       for (uint32_t half = 0; half < 2; half++) {
         const uint32_t k = (first + i) * STEP + 2 * t + 8 * half;
         if (first + i < slice.last && row < rows && k < dim) {
-          const float2 v = activations.raw[i][0][half], w = activations.scale[i][half];
-          const float rstd = activations.rstd[0];
+          const float2 v = activations.raw[i][half], w = activations.scale[i][half];
+          const float rstd = activations.rstd;
           *reinterpret_cast<float2*>(out + size_t(row) * dim + k) =
               make_float2(__fmul_rn(__fmul_rn(v.x, rstd), w.x), __fmul_rn(__fmul_rn(v.y, rstd), w.y));
         }

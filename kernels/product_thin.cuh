@@ -2,9 +2,10 @@
 // The shape of product.cuh for few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices
 // meet in shared memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
 // first of them before the wait for the launch before this one. Activations come from L2 in the layout of the
-// fragments, and are normalized on the way: every block sums up the squares of its rows. So where a norm comes first no
-// more blocks are launched than have room at once: a block takes one group of tiles after the other, and the next one's
-// weights are under way while sums of this one meet.
+// fragments. Where a norm comes first, no more blocks are launched than have room at once: a block takes one group of
+// tiles after the other, and the next one's weights are under way while sums of this one meet. Up to 8 rows are
+// normalized on the way, and every block sums up their squares; more are what norm_rows left, since each block would
+// read them twice, of f32: at 16 rows twice the bytes of its weights.
 //
 // Tuning, from the machine code for sm_90a (no measurement yet): up to 128 registers, two blocks on a multiprocessor; 8
 // to 16 LDG.128 per lane are under way, 32 to 64 KiB per block, all of them issued before the wait (ACQBULK). A weight
@@ -17,11 +18,11 @@
 
 // ---- activations as B fragments: lane 4 g + t holds of row g the columns 2t, 2t + 1, 2t + 8, 2t + 9 of a step --
 
-// Rows of bf16, as they are.
-template <int ROW_TILES, int STEPS_HELD>
+// Rows of bf16, as they are. MANY_GROUPS for a block; without a norm a further one begins as soon by itself.
+template <int ROW_TILES, int STEPS_HELD, bool MANY_GROUPS = false>
 struct PlainRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
-  static constexpr bool MANY = false;      // a block has one group: a further one would begin as soon by itself
+  static constexpr bool MANY = MANY_GROUPS;
   const bf16* input;  // (rows, K): the block's rows
   uint32_t rows;
   uint32_t depth;     // K; divisible by 8
@@ -66,7 +67,7 @@ struct PlainRows {
 // Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm).
 // MORE: steps that are squared at once beside those that are held, as many as a product's registers leave: 3 spill on
 // sm_80.
-template <int ROW_TILES, int STEPS_HELD, int MORE = ROW_TILES == 1 ? 2 : 4 / ROW_TILES>
+template <int STEPS_HELD, int MORE = 2>
 struct NormedRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
   static constexpr bool MANY = true;       // a block may have several groups, and sums up the squares once
@@ -75,16 +76,16 @@ struct NormedRows {
   float eps;
   uint32_t rows;
   uint32_t depth;  // K; divisible by 8
-  float2 raw[HELD][ROW_TILES][2];
+  float2 raw[HELD][2];
   float2 scale[HELD][2];
-  float rstd[ROW_TILES];
+  float rstd;
 
   __device__ __forceinline__ NormedRows(const float* all, const float* norm, float eps, uint32_t all_rows,
                                         uint32_t depth)
-      : x(all + size_t(blockIdx.x) * 8 * ROW_TILES * depth),
+      : x(all + size_t(blockIdx.x) * 8 * depth),
         norm(norm),
         eps(eps),
-        rows(all_rows - blockIdx.x * 8 * ROW_TILES),
+        rows(all_rows - blockIdx.x * 8),
         depth(depth) {}
 
   __device__ __forceinline__ void before_wait(Slice slice) { load_norm(slice.first, slice); }
@@ -102,20 +103,16 @@ struct NormedRows {
   }
 
   template <int COUNT>
-  __device__ __forceinline__ void load_x(float2 (&to)[COUNT][ROW_TILES][2], uint32_t first, Slice slice) const {
+  __device__ __forceinline__ void load_x(float2 (&to)[COUNT][2], uint32_t first, Slice slice) const {
     const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
       const uint32_t k = (first + i) * STEP + 2 * t;
-#pragma unroll
-      for (int tile = 0; tile < ROW_TILES; tile++) {
-        const uint32_t row = tile * 8 + g;
-        const bool some = first + i < slice.last && row < rows;
-        const float2 zero = make_float2(0.0f, 0.0f);
-        const float* at = x + size_t(row) * depth + k;
-        to[i][tile][0] = some ? *reinterpret_cast<const float2*>(at) : zero;
-        to[i][tile][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(at + 8) : zero;
-      }
+      const bool some = first + i < slice.last && g < rows;
+      const float2 zero = make_float2(0.0f, 0.0f);
+      const float* at = x + size_t(g) * depth + k;
+      to[i][0] = some ? *reinterpret_cast<const float2*>(at) : zero;
+      to[i][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(at + 8) : zero;
     }
   }
 
@@ -128,56 +125,46 @@ struct NormedRows {
   }
 
   template <int COUNT>
-  static __device__ __forceinline__ void add_squares(float (&sums)[ROW_TILES],
-                                                     const float2 (&of)[COUNT][ROW_TILES][2]) {
+  static __device__ __forceinline__ void add_squares(float& sum, const float2 (&of)[COUNT][2]) {
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
 #pragma unroll
-      for (int tile = 0; tile < ROW_TILES; tile++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          sums[tile] = __fmaf_rn(of[i][tile][half].x, of[i][tile][half].x, sums[tile]);
-          sums[tile] = __fmaf_rn(of[i][tile][half].y, of[i][tile][half].y, sums[tile]);
-        }
+      for (int half = 0; half < 2; half++) {
+        sum = __fmaf_rn(of[i][half].x, of[i][half].x, sum);
+        sum = __fmaf_rn(of[i][half].y, of[i][half].y, sum);
       }
     }
   }
 
-  // rstd of the lane's rows. The squares are summed up in one order too: a chain per lane over the slice, the
+  // rstd of the lane's row. The squares are summed up in one order too: a chain per lane over the slice, the
   // four lanes of a row as a tree, the slices ascending. The zeros beyond the slice change no bit. Up to HELD
   // steps per slice, x is read once and stays in registers.
   __device__ __forceinline__ void prepare(Slice slice) {
-    SMEM_ARRAY(float, squares, [SLICES][8 * ROW_TILES]);
+    SMEM_ARRAY(float, squares, [SLICES][8]);
     const uint32_t warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
-    float sums[ROW_TILES] = {};
-    add_squares(sums, raw);
+    float sum = 0.0f;
+    add_squares(sum, raw);
     for (uint32_t first = slice.first + HELD; first < slice.last; first += MORE) {
-      float2 more[MORE][ROW_TILES][2];
+      float2 more[MORE][2];
       load_x(more, first, slice);
-      add_squares(sums, more);
+      add_squares(sum, more);
     }
-#pragma unroll
-    for (int tile = 0; tile < ROW_TILES; tile++) {
-      sums[tile] += __shfl_xor_sync(ALL_LANES, sums[tile], 1);
-      sums[tile] += __shfl_xor_sync(ALL_LANES, sums[tile], 2);
-      if (threadIdx.x % 4 == 0) squares[warp][tile * 8 + g] = sums[tile];
-    }
+    sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+    sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+    if (threadIdx.x % 4 == 0) squares[warp][g] = sum;
     const float mean = __frcp_rn(static_cast<float>(depth));
     __syncthreads();
+    float all = 0.0f;
 #pragma unroll
-    for (int tile = 0; tile < ROW_TILES; tile++) {
-      float sum = 0.0f;
-#pragma unroll
-      for (uint32_t s = 0; s < SLICES; s++) sum += squares[s][tile * 8 + g];
-      rstd[tile] = __frsqrt_rn(__fmaf_rn(sum, mean, eps));
-    }
+    for (uint32_t s = 0; s < SLICES; s++) all += squares[s][g];
+    rstd = __frsqrt_rn(__fmaf_rn(all, mean, eps));
   }
 
-  __device__ __forceinline__ void fragment(int i, int tile, uint32_t (&b)[2]) const {
+  __device__ __forceinline__ void fragment(int i, int, uint32_t (&b)[2]) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float2 v = raw[i][tile][half], w = scale[i][half];
-      const float2 n = unpack_bf16(pack_bf16(__fmul_rn(v.x, rstd[tile]), __fmul_rn(v.y, rstd[tile])));
+      const float2 v = raw[i][half], w = scale[i][half];
+      const float2 n = unpack_bf16(pack_bf16(__fmul_rn(v.x, rstd), __fmul_rn(v.y, rstd)));
       b[half] = pack_bf16(__fmul_rn(n.x, w.x), __fmul_rn(n.y, w.y));
     }
   }

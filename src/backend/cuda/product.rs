@@ -85,6 +85,11 @@ impl Shape {
         self.pipeline.is_some()
     }
 
+    /// Whether it normalizes its rows itself, where a norm comes first: once in every block.
+    pub fn normalizes(&self) -> bool {
+        !self.is_wide() && self.rows == NORM_ROWS
+    }
+
     /// Bytes of a stage, weights and rows.
     fn stage_bytes(&self) -> usize {
         (self.weights + self.rows) * STAGE_DEPTH * Elem::Bf16.size()
@@ -97,8 +102,9 @@ impl Shape {
     }
 }
 
-/// The shapes of a product with these kernels: three thin ones of 8, 16 and 32 rows, the first with
-/// `thin_weights` rows of weights, and five wide ones of 64 x 32, 64 x 64, 64 x 128, 128 x 128 and 160 x 128.
+/// The shapes of a product with these kernels: three thin ones of 8, 16 and 32 rows, the first with `thin_weights` rows
+/// of weights and the only one to normalize its rows, and five wide ones of 64 x 32, 64 x 64, 64 x 128, 128 x 128 and
+/// 160 x 128.
 pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 8]) -> [Shape; 8] {
     let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_64x128, wide_128x128, wide_160x128] = kernels;
     [
@@ -169,7 +175,7 @@ impl Product {
 
     fn clocks(&self, shape: &Shape, parts: usize, capacity: Capacity) -> usize {
         let multiprocessors = capacity.multiprocessors;
-        let elem = if self.normed && !shape.is_wide() { Elem::F32 } else { Elem::Bf16 };
+        let elem = if self.normed && shape.normalizes() { Elem::F32 } else { Elem::Bf16 };
         let bytes = shape.weights * Elem::Bf16.size() + shape.rows.min(self.rows) * elem.size();
         // Of a stage's columns: by one, small sizes would not differ.
         let fetched = STAGE_DEPTH * bytes / BYTES_PER_CLOCK;
@@ -188,7 +194,6 @@ impl Product {
                 let room = (capacity.shared_bytes + RESERVED_BYTES) / (shape.shared_bytes() + RESERVED_BYTES);
                 let together = room.min(*together);
                 let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
-                let norm = if self.normed { LAUNCH_CLOCKS + self.depth } else { 0 };
                 let part = self.depth.div_ceil(STEP).div_ceil(SLICES) * STEP * SLICES.div_ceil(parts);
                 let stages = self.depth.min(part).div_ceil(STAGE_DEPTH);
                 let merge = match parts {
@@ -201,12 +206,13 @@ impl Product {
                         MERGE_CLOCKS + (left + taken) * bytes / BYTES_PER_CLOCK
                     }
                 };
-                stages * busy.max(latency) + norm + merge
+                stages * busy.max(latency) + merge
             }
         };
         // Blocks with the same weights run at the same time: these come from memory once.
         let memory = self.width * self.matrices * self.depth * Elem::Bf16.size() / MEMORY_BYTES_PER_CLOCK;
-        all.max(memory / multiprocessors)
+        let norm = if self.normed && !shape.normalizes() { LAUNCH_CLOCKS + self.depth } else { 0 };
+        all.max(memory / multiprocessors) + norm
     }
 
     /// The launch, still without arguments. Where a norm comes first, a thin shape's blocks are no more than have room at
@@ -234,17 +240,17 @@ pub(super) struct NormedInput {
 }
 
 impl NormedInput {
-    /// The launch with the arguments that stand for the input. A thin shape normalizes the rows itself.
+    /// The launch with the arguments that stand for the input.
     pub fn pass(&self, cx: &Lowering<'_>, shape: &Shape, launch: Launch) -> Launch {
-        match shape.is_wide() {
-            true => launch.arg(cx.scratch),
-            false => launch.arg(cx.buffer(self.x)).arg(cx.weight(self.norm)).arg(self.eps),
+        match shape.normalizes() {
+            true => launch.arg(cx.buffer(self.x)).arg(cx.weight(self.norm)).arg(self.eps),
+            false => launch.arg(cx.scratch),
         }
     }
 
-    /// The product's launches: before a wide shape, the rows are normalized.
+    /// The product's launches: before a shape that does not normalize its rows, another does.
     pub fn launches(&self, cx: &Lowering<'_>, shape: &Shape, product: Launch) -> Vec<Launch> {
-        if !shape.is_wide() {
+        if shape.normalizes() {
             return vec![product];
         }
         let norm = Launch::new(kernels::NORM_ROWS, [cx.extent.rows.div_ceil(NORM_ROWS), 1, 1], THREADS)
@@ -397,8 +403,8 @@ mod tests {
         }
         assert_eq!(chosen(256, 9600, 3200, true), "norm_logits_wide_160x128");
         // The norm's own launch is worth it where the tiles are many.
-        assert_eq!(chosen(32, 9600, 3200, true), "norm_logits_wide_64x32");
-        assert_eq!(chosen(32, 2304, 768, true), "norm_logits_thin_16");
+        assert_eq!(chosen(16, 9600, 3200, true), "norm_logits_thin_16");
+        assert_eq!(chosen(16, 2304, 768, true), "norm_logits_thin_8");
     }
 
     #[test]
