@@ -2,11 +2,14 @@
 
 use super::simd::{LANES, Simd, kernel};
 use super::{Context, Scratch};
-use crate::graph::ops::{self, NO_CODE, cutoff, gumbel_of, philox};
+use crate::graph::ops::{self, NO_CODE, gumbel_of, philox};
 use crate::graph::{Draw, NO_ROW, Row};
 
+/// Codes that are compared with what is kept at once: a bit each.
+const BLOCK: usize = u32::BITS as usize;
+
 pub(super) fn scratch(op: &ops::Sample) -> Scratch {
-    // z and the copy that `cutoff` reorders.
+    // z and the copy that `cutoff` sorts.
     Scratch { shared: 0, own: 2 * op.vocab_size.next_multiple_of(LANES) }
 }
 
@@ -30,11 +33,11 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
                 let room = op.vocab_size.next_multiple_of(LANES);
                 let z = std::slice::from_raw_parts_mut(cx.own_scratch(), op.vocab_size);
                 let copy = std::slice::from_raw_parts_mut(cx.own_scratch().add(room), op.vocab_size);
-                guide(cx.isa, z, row(draw.cond_row as usize), draw.guided_by().map(row), draw);
-                let keep = cutoff(z, draw.top_k as usize, draw.top_p, copy);
                 // What is no number has no code: the mark goes to the session, a harmless token to the rows.
-                let numbers = !z.iter().any(|z| z.is_nan());
-                let code = if numbers { pick(cx.isa, z, keep, draw) } else { NO_CODE };
+                let code = match guide(cx.isa, z, row(draw.cond_row as usize), draw.guided_by().map(row), draw) {
+                    true => pick(cx.isa, z, cutoff(cx.isa, z, draw, copy), draw),
+                    false => NO_CODE,
+                };
                 if let Some(drawn) = drawn {
                     *drawn.add(d) = code;
                     continue;
@@ -52,12 +55,14 @@ pub(super) fn run(op: &ops::Sample, cx: &Context<'_>) {
     });
 }
 
-kernel!(fn guide(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) = guide_body);
+kernel!(
+    /// z = (uncond + (cond - uncond) * cfg_scale) / temperature; whether all of it are numbers.
+    fn guide(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) -> bool = guide_body
+);
 
-/// z = (uncond + (cond - uncond) * cfg_scale) / temperature
 #[inline(always)]
 #[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
-unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) {
+unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]>, draw: &Draw) -> bool {
     match uncond {
         Some(uncond) => {
             for ((z, cond), uncond) in z.iter_mut().zip(cond).zip(uncond) {
@@ -70,6 +75,23 @@ unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]
             }
         }
     }
+    // All of them, as one at a time could not be compared side by side.
+    let mut others = 0u32;
+    for z in z {
+        others += u32::from(z.is_nan());
+    }
+    others == 0
+}
+
+kernel!(
+    /// The smallest z that the draw keeps; `scratch` is as long as z.
+    fn cutoff(z: &[f32], draw: &Draw, scratch: &mut [f32]) -> f32 = cutoff_body
+);
+
+#[inline(always)]
+#[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
+unsafe fn cutoff_body<S: Simd>(z: &[f32], draw: &Draw, scratch: &mut [f32]) -> f32 {
+    ops::cutoff(z, draw.top_k as usize, draw.top_p, scratch)
 }
 
 kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
@@ -82,12 +104,19 @@ unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {
     // Noise is made for sixteen kept codes at a time, in ascending order.
     let mut codes = [0u32; LANES];
     let mut count = 0;
-    for (v, &score) in z.iter().enumerate() {
-        codes[count] = v as u32;
-        count += usize::from(score >= keep);
-        if count == LANES {
-            best = better(best, z, &codes, draw);
-            count = 0;
+    for (block, scores) in z.chunks(BLOCK).enumerate() {
+        let mut kept = 0u32;
+        for (i, &score) in scores.iter().enumerate() {
+            kept |= u32::from(score >= keep) << i;
+        }
+        while kept != 0 {
+            codes[count] = block as u32 * BLOCK as u32 + kept.trailing_zeros();
+            kept &= kept - 1;
+            count += 1;
+            if count == LANES {
+                best = better(best, z, &codes, draw);
+                count = 0;
+            }
         }
     }
     better(best, z, &codes[..count], draw).1

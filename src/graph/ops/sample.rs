@@ -5,6 +5,8 @@
 //! the lowest code. The noise is a function of (seed, image, token, code) alone, so a draw is the same
 //! alone, in any batch, one by one or in parallel.
 
+use std::cmp::Ordering;
+
 use crate::graph::twin::Twin;
 use crate::graph::{BufferId, Cost, Draw, Extent, Graph, Load, NO_ROW};
 use crate::math;
@@ -123,22 +125,15 @@ fn mass(z: f32, largest: f32) -> u64 {
 /// In top-p the probabilities are whole numbers in units of 2^-38 of the largest, and `top_p` of them all is cut to a whole number.
 ///
 /// `scratch` is room for z.len() values.
+#[inline(always)] // into what is compiled for a processor's instructions
 pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
-    if top_k >= z.len() && top_p >= 1.0 {
-        return f32::NEG_INFINITY;
-    }
-    let mut kept = &mut scratch[..z.len()];
-    kept.copy_from_slice(z);
-    let descending = |a: &f32, b: &f32| b.total_cmp(a);
-    let mut keep = f32::NEG_INFINITY;
-    if top_k < kept.len() {
-        keep = kth_largest(kept, top_k);
-    }
+    let mut keep = if top_k < z.len() { kth_largest(z, top_k) } else { f32::NEG_INFINITY };
     if top_p >= 1.0 {
         return keep;
     }
+    let mut kept = &mut scratch[..z.len()];
     kept.copy_from_slice(z);
-    kept.sort_unstable_by(descending);
+    kept.sort_unstable_by(|a, b| b.total_cmp(a));
     let count = kept.partition_point(|&z| z >= keep);
     kept = &mut kept[..count];
     let total: u64 = kept.iter().map(|&z| mass(z, kept[0])).sum();
@@ -155,32 +150,37 @@ pub fn cutoff(z: &[f32], top_k: usize, top_p: f32, scratch: &mut [f32]) -> f32 {
     keep
 }
 
-/// The k-th largest value, k in 1..=len; reorders and overwrites.
+/// The k-th largest value, k in 1..=len; -∞ where fewer are numbers.
 ///
-/// One histogram over the upper bits leaves few candidates, a twentieth of the time of a selection over all.
-fn kth_largest(values: &mut [f32], k: usize) -> f32 {
-    const BINS: usize = 1 << 12;
-    // Larger values first: the bits of a float, turned so that they order as unsigned numbers descending.
-    let bin = |x: f32| {
-        let bits = x.to_bits();
-        let ascending = bits ^ ((bits as i32 >> 31) as u32 | 0x8000_0000);
-        (!ascending >> 20) as usize
-    };
-    let mut counts = [0u32; BINS];
-    values.iter().for_each(|&x| counts[bin(x)] += 1);
-    let (mut wanted, mut above) = (0, 0);
-    while above + (counts[wanted] as usize) < k {
-        above += counts[wanted] as usize;
-        wanted += 1;
-    }
-    let mut candidates = 0;
-    for i in 0..values.len() {
-        if bin(values[i]) == wanted {
-            values[candidates] = values[i];
-            candidates += 1;
+/// Halves what is between two bounds until so many values as are wanted are not below the middle; a pass that counts
+/// is one comparison and one addition to a vector of values.
+#[inline(always)]
+fn kth_largest(values: &[f32], k: usize) -> f32 {
+    // Whole numbers in the order of the floats: those of f32's bits, the negative ones' turned round.
+    let float = |place: u32| f32::from_bits(if place >> 31 == 1 { place & 0x7fff_ffff } else { !place });
+    let place = |float: f32| if float.is_sign_negative() { !float.to_bits() } else { float.to_bits() | 0x8000_0000 };
+    // At least k values are not below the first bound, fewer are not below the second.
+    let (mut low, mut high) = (place(f32::NEG_INFINITY), place(f32::INFINITY) + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let bound = float(middle);
+        let mut count = 0u32;
+        for &value in values {
+            count += u32::from(value >= bound);
+        }
+        match (count as usize).cmp(&k) {
+            Ordering::Less => high = middle,
+            Ordering::Greater => low = middle,
+            Ordering::Equal => {
+                let mut least = u32::MAX;
+                for &value in values {
+                    least = least.min(if value >= bound { place(value) } else { u32::MAX });
+                }
+                return float(least);
+            }
         }
     }
-    *values[..candidates].select_nth_unstable_by(k - above - 1, |a, b| b.total_cmp(a)).1
+    float(low)
 }
 
 /// Gumbel noise of one code: -ln(-ln(1 - u)) with u from Philox; the same bits on every executor.
@@ -236,6 +236,38 @@ mod tests {
         assert_eq!(cutoff(&z, 1, 1.0, &mut [0.0; 8]), 3.0);
         assert_eq!(cutoff(&z, 2, 1.0, &mut [0.0; 8]), 2.0); // keeps four codes
         assert_eq!(cutoff(&z, 6, 1.0, &mut [0.0; 8]), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn the_kth_largest_is_where_sorting_puts_it() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state
+        };
+        for kind in 0..6 {
+            for len in [1, 2, 3, 16, 17, 1000] {
+                let z: Vec<f32> = (0..len)
+                    .map(|_| match kind {
+                        // Any bits that are a number, infinities and denormals among them.
+                        0 => Some(f32::from_bits(random())).filter(|z| !z.is_nan()).unwrap_or(f32::NEG_INFINITY),
+                        1 => (random() >> 30) as f32 - 1.5,
+                        2 => [0.0, -0.0][random() as usize >> 31],
+                        3 => f32::NEG_INFINITY,
+                        4 => f32::MAX,
+                        _ => (random() >> 8) as f32 / (1 << 20) as f32 - 8.0,
+                    })
+                    .collect();
+                let mut sorted = z.clone();
+                sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+                for k in [1, 2, len / 3, len - 1, len].into_iter().filter(|k| (1..=len).contains(k)) {
+                    assert_eq!(kth_largest(&z, k), sorted[k - 1], "{k} of {len}, kind {kind}");
+                }
+            }
+        }
+        // What is no number is not counted, and the search ends.
+        assert_eq!(kth_largest(&[f32::NAN, 2.0, -f32::NAN], 1), 2.0);
+        assert_eq!(kth_largest(&[f32::NAN, 2.0, -f32::NAN], 2), f32::NEG_INFINITY);
     }
 
     #[test]
