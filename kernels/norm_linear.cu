@@ -4,11 +4,12 @@
 //   shapes   out (R, N)   x (R, K)   norm (K)   weight (N, K), packed as fragments: those from the first row on of a
 //            larger weight; but for thin_8: normed (R, K)
 //   types    weight, normed: bf16; out, x, norm and sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) groups of columns, some for each block; wide_NxR: ceil(R / rows) x
-//            ceil(N / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(N / 16 or 32) blocks, of thin_8 fewer with several groups of columns; wide_NxR:
+//            ceil(R / rows) x ceil(N / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
+//            backend/cuda/product.rs)
 //   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
-//   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4, writes R * N * 4; floor: the
-//            weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
+//   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4 (thin_8) or 2, writes R * N * 4;
+//            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
 //   matches  graph::ops::norm_linear::twin; tolerance and why: tests/ops/norm_linear.rs
 #include "product_thin.cuh"
 #include "product_wide.cuh"
@@ -52,7 +53,7 @@ __device__ __forceinline__ void thin(THIN_PARAMETERS) {
 
 template <int TILES, int ROW_TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
-  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, depth);
+  PlainRows<ROW_TILES, HELD> activations(normed, rows, depth);
   product_thin<TILES, ROW_TILES, DEPTH>(Store{out, width}, activations, {weight}, rows, width, depth);
 }
 

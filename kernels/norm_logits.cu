@@ -3,11 +3,12 @@
 //
 //   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    output, normed: bf16; logits, x, norm and sums: f32
-//   launch   thin_R: ceil(V / 16 or 32) groups of columns, some for each block; wide_VxR: ceil(R / rows) x
-//            ceil(V / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(V / 16 or 32) blocks, of thin_8 fewer with several groups of columns; wide_VxR:
+//            ceil(R / rows) x ceil(V / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
+//            backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_logits.rs)
-//   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * V * 4; floor: these
-//            bytes
+//   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes R * V * 4;
+//            floor: these bytes
 //   matches  graph::ops::norm_logits::twin; tolerance and why: tests/ops/norm_logits.rs
 #include "product_thin.cuh"
 #include "product_wide.cuh"
@@ -51,7 +52,7 @@ __device__ __forceinline__ void thin(THIN_PARAMETERS) {
 
 template <int TILES, int ROW_TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
-  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
+  PlainRows<ROW_TILES, HELD> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(StoreLogits{logits, vocab_size}, activations, {output}, rows, vocab_size, dim);
 }
 

@@ -5,11 +5,12 @@
 //   shapes   q (R, C)   k_cache, v_cache (B, H, S, D) of the layer   x (R, C)   rows (R)   norm (C)
 //            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; but for thin_8: normed (R, C)
 //   types    wqkv, normed, cache: bf16; q, x, norm, freqs_cis and sums: f32
-//   launch   thin_R: ceil(3C / 16 or 32) groups of columns, some for each block; wide_NxR: ceil(R / rows) x
-//            ceil(3C / N) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//   launch   thin_R: ceil(3C / 16 or 32) blocks, of thin_8 fewer with several groups of columns; wide_NxR:
+//            ceil(R / rows) x ceil(3C / N) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
+//            backend/cuda/product.rs)
 //   needs    C divisible by 8, D even                         (checked in backend/cuda/norm_qkv_rope.rs)
-//   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * C * (4 + 2 + 2);
-//            floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs
+//   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes
+//            R * C * (4 + 2 + 2); floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs
 //   matches  graph::ops::norm_qkv_rope::twin; tolerance and why: tests/ops/norm_qkv_rope.rs
 #include "product_thin.cuh"
 #include "product_wide.cuh"
@@ -94,7 +95,7 @@ __device__ __forceinline__ void thin(THIN_PARAMETERS) {
 template <int TILES, int ROW_TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
   const TurnAndCache epilogue{q, k_cache, v_cache, table, freqs_cis, dim, head_dim, positions};
-  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
+  PlainRows<ROW_TILES, HELD> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(epilogue, activations, {wqkv}, rows, 3 * dim, dim);
 }
 

@@ -1,7 +1,7 @@
 // norm_rows.cu
 // normed[r, c] = bf16(bf16(x[r, c] * rstd[r]) * norm[c])     rstd[r] = 1 / sqrt(mean over c of x[r, c]^2 + eps)
-// The input of the products of more than 8 rows, to the bit what those of fewer make of x on the way. norm_rows_f32 is
-// the op: the same without a rounding to bf16.
+// The input of the products' shapes of more than 8 rows, to the bit what that of 8 makes of x on the way. norm_rows_f32
+// is the op: the same without a rounding to bf16.
 //
 //   shapes   normed, x (R, C)   norm (C)
 //   types    normed: bf16 or f32; x, norm and sums: f32

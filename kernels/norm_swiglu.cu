@@ -3,12 +3,12 @@
 //
 //   shapes   out (R, F)   x (R, C)   norm (C)   w1, w3 (F, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    out, w1, w3, normed: bf16; x, norm and sums: f32
-//   launch   thin_R: ceil(F / 16) groups of columns, some for each block; wide_NxR, N rows of weights, half of them of
-//            w1: ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
-//            backend/cuda/product.rs)
+//   launch   thin_R: ceil(F / 16) blocks, of thin_8 fewer with several groups of columns; wide_NxR, N rows of weights,
+//            half of them of w1: ceil(R / rows) x ceil(F / (N / 2)) blocks; 256 threads; all but thin_8 behind
+//            norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_swiglu.rs)
-//   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4, writes R * F * 2; floor: the
-//            weights' bytes up to about 180 rows on an H200, then 4 R F C FLOPs
+//   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes
+//            R * F * 2; floor: the weights' bytes up to about 180 rows on an H200, then 4 R F C FLOPs
 //   matches  graph::ops::norm_swiglu::twin; tolerance and why: tests/ops/norm_swiglu.rs
 #include "product_thin.cuh"
 #include "product_wide.cuh"
@@ -55,7 +55,7 @@ __device__ __forceinline__ void thin(THIN_PARAMETERS) {
 
 template <int TILES, int ROW_TILES, int DEPTH, int HELD>
 __device__ __forceinline__ void thin_normed(WIDE_PARAMETERS) {
-  PlainRows<ROW_TILES, HELD, true> activations(normed, rows, dim);
+  PlainRows<ROW_TILES, HELD> activations(normed, rows, dim);
   product_thin<TILES, ROW_TILES, DEPTH>(Gate{out, hidden_dim}, activations, {w1, w3}, rows, hidden_dim, dim);
 }
 

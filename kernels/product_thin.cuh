@@ -2,10 +2,10 @@
 // The shape of product.cuh for few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices
 // meet in shared memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
 // first of them before the wait for the launch before this one. Activations come from L2 in the layout of the
-// fragments. Where a norm comes first, no more blocks are launched than have room at once: a block takes one group of
-// tiles after the other, and the next one's weights are under way while sums of this one meet. Up to 8 rows are
-// normalized on the way, and every block sums up their squares; more are what norm_rows left, since each block would
-// read them twice, of f32: at 16 rows twice the bytes of its weights.
+// fragments. Behind a norm the shape of 8 rows normalizes them on the way, and every block sums up their squares. So
+// no more of its blocks are launched than have room at once: a block takes one group of tiles after the other, and the
+// next one's weights are under way while sums of this one meet. Shapes of more rows have what norm_rows left: their
+// blocks would read rows twice, of f32, and 16 of them are twice the bytes of the weights then.
 //
 // Tuning, from the machine code for sm_90a (no measurement yet): up to 128 registers, two blocks on a multiprocessor; 8
 // to 16 LDG.128 per lane are under way, 32 to 64 KiB per block, all of them issued before the wait (ACQBULK). A weight
@@ -18,11 +18,11 @@
 
 // ---- activations as B fragments: lane 4 g + t holds of row g the columns 2t, 2t + 1, 2t + 8, 2t + 9 of a step --
 
-// Rows of bf16, as they are. MANY_GROUPS for a block; without a norm a further one begins as soon by itself.
-template <int ROW_TILES, int STEPS_HELD, bool MANY_GROUPS = false>
+// Rows of bf16, as they are.
+template <int ROW_TILES, int STEPS_HELD>
 struct PlainRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
-  static constexpr bool MANY = MANY_GROUPS;
+  static constexpr bool MANY = false;      // a block has one group: a further one would begin as soon by itself
   const bf16* input;  // (rows, K): the block's rows
   uint32_t rows;
   uint32_t depth;     // K; divisible by 8

@@ -402,14 +402,18 @@ fn normalization_and_residual_match_on_cuda() {
 }
 
 #[test]
-fn large_tiles_match_on_cuda() {
-    // Three images are enough for the largest tiles, one is for the next smaller.
-    for kernel in [Kernel::Square, Kernel::Upsample] {
-        let size = if kernel == Kernel::Square { (17, 18) } else { (9, 9) };
-        let shape = Shape { kernel, size, channels: (32, 128), norm: Some(true), residual: true, images: 3, ..PLAIN };
+fn every_tile_gives_the_same_bits_on_cuda() {
+    for (kernel, size, norm) in [
+        (Kernel::Point, (9, 20), Some(false)),
+        (Kernel::Square, (15, 18), Some(true)),
+        (Kernel::Downsample, (9, 20), None),
+        (Kernel::Upsample, (7, 9), Some(true)),
+    ] {
+        let residual = norm == Some(true);
+        let shape = Shape { kernel, size, channels: (32, 128), norm, residual, images: 3, ..PLAIN };
         check_on_cuda(shape, BF16);
+        case(&shape, BF16).0.run_on_cuda_of_all_sizes();
     }
-    check_on_cuda(Shape { kernel: Kernel::Downsample, size: (9, 20), channels: (32, 128), images: 3, ..PLAIN }, BF16);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! logits = output · rms_norm(x). Rounding: the norm's, then the product's sum.
 
+use smalti::backend::cuda;
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, ops};
 
-use crate::common::compare;
+use crate::common::{compare, simt};
 use crate::harness::{Case, ROW_COUNTS, Random, cuda_normed_error, largest_sum, norm_roundings};
 
 fn case(elem: Elem, vocab_size: usize, dim: usize, rows: usize) -> (Case, ops::NormLogits) {
@@ -103,6 +104,29 @@ fn cuda_bits_depend_on_no_shape_and_no_other_row() {
                 case.check_rows_alone_on_cuda(&left, &[op.logits]);
             }
         }
+    }
+}
+
+/// Thin shapes behind `norm_rows`, with several blocks of rows or columns, and slices longer than what is on its way.
+/// Beside them one normalizes its rows itself, for a device that has more multiprocessors than there is work.
+#[test]
+fn cuda_bits_depend_on_no_normalization_ahead() {
+    for (vocab_size, dim, rows, multiprocessors, shape, blocks) in [
+        (144, 1288, 9, 1, "thin_16", [1, 5]),
+        (96, 648, 31, 5, "thin_16", [2, 3]),
+        (48, 1288, 31, 4, "thin_16", [2, 2]),
+        (96, 1288, 17, 1, "thin_32", [1, 3]),
+        (96, 104, 65, 3, "thin_32", [3, 3]),
+        (48, 1288, 33, 3, "thin_32", [2, 2]),
+    ] {
+        let (case, _) = case(Elem::Bf16, vocab_size, dim, rows);
+        let op = &case.graph.nodes(case.phase)[0].op;
+        let launched =
+            cuda::launches(&case.graph, op, case.extent, simt::capacity(multiprocessors)).expect("it can run");
+        let names: Vec<_> = launched.iter().map(|launch| launch.kernel.name).collect();
+        assert_eq!(names, ["norm_rows".to_string(), format!("norm_logits_{shape}")]);
+        assert_eq!(launched[1].grid[..2], blocks, "{vocab_size} x {dim}, {rows} rows");
+        case.run_on_cuda_of(&[1 << 20, multiprocessors]);
     }
 }
 

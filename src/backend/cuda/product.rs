@@ -215,11 +215,11 @@ impl Product {
         all.max(memory / multiprocessors) + norm
     }
 
-    /// The launch, still without arguments. Where a norm comes first, a thin shape's blocks are no more than have room at
-    /// once, and as even as so many can be: each takes as many groups of columns as that needs.
+    /// The launch, still without arguments. Blocks that normalize their rows are no more than have room at once, and as
+    /// even as so many can be: each takes as many groups of columns as that needs.
     pub fn launch(&self, shape: &Shape, Capacity { multiprocessors, .. }: Capacity) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        let room = match self.normed && !shape.is_wide() {
+        let room = match self.normed && shape.normalizes() {
             true => (THIN_BLOCKS * multiprocessors / rows).max(1),
             false => columns,
         };
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn thin_blocks_are_no_more_than_have_room_and_as_even_as_can_be() {
+    fn blocks_that_normalize_are_no_more_than_have_room_and_as_even_as_can_be() {
         let grid = |rows, width, multiprocessors| {
             let product = Product { rows, width, depth: 3200, matrices: 1, normed: true };
             product.launch(&SHAPES[0], card(multiprocessors)).grid
