@@ -215,16 +215,16 @@ impl Product {
         all.max(memory / multiprocessors) + norm
     }
 
-    /// The launch, still without arguments. Blocks that normalize their rows are no more than have room at once, and as
-    /// even as so many can be: each takes as many groups of columns as that needs.
+    /// The launch, still without arguments. Blocks that normalize their rows are no more than have room at once, and take
+    /// several groups of columns then. As many as have room: fewer with as many groups each would be even among blocks, but
+    /// not among multiprocessors, of which some would have one block and some two.
     pub fn launch(&self, shape: &Shape, Capacity { multiprocessors, .. }: Capacity) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        let room = match self.normed && shape.normalizes() {
-            true => (THIN_BLOCKS * multiprocessors / rows).max(1),
+        let blocks = match self.normed && shape.normalizes() {
+            true => columns.min(THIN_BLOCKS * multiprocessors / rows).max(1),
             false => columns,
         };
-        let turns = columns.div_ceil(room);
-        Launch::new(shape.kernel, [rows, columns.div_ceil(turns), 1], THREADS).shared(shape.shared_bytes())
+        Launch::new(shape.kernel, [rows, blocks, 1], THREADS).shared(shape.shared_bytes())
     }
 }
 
@@ -408,16 +408,16 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_normalize_are_no_more_than_have_room_and_as_even_as_can_be() {
+    fn blocks_that_normalize_are_as_many_as_have_room() {
         let grid = |rows, width, multiprocessors| {
             let product = Product { rows, width, depth: 3200, matrices: 1, normed: true };
             product.launch(&SHAPES[0], card(multiprocessors)).grid
         };
-        // 600 groups of 16 columns: three for each of 200 blocks, where 264 have room.
-        assert_eq!(grid(2, 9600, 132), [1, 200, 1]);
+        // 600 groups of 16 columns: two or three for each block.
+        assert_eq!(grid(2, 9600, 132), [1, 264, 1]);
         assert_eq!(grid(2, 4000, 132), [1, 250, 1]);
         // Two blocks of rows share the room.
-        assert_eq!(grid(16, 9600, 132), [2, 120, 1]);
+        assert_eq!(grid(16, 9600, 132), [2, 132, 1]);
         assert_eq!(grid(2, 40, 1), [1, 2, 1]);
         // Where rows alone fill it, a block takes all columns.
         assert_eq!(grid(8 * 1000, 32, 132), [1000, 1, 1]);
