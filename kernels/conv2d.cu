@@ -12,7 +12,8 @@
 //            tiles of 32 channels and 8 bytes per channel of a norm, less than 48 KiB
 //   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS     (checked in backend/cuda/conv2d.rs)
 //   cost     2 * R * H' * W' * N * C * taps FLOPs; reads x (tile + border) / tile times for each tile of N, and the
-//            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue
+//            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue, of smaller
+//            tiles by what they fetch from L2 (backend/cuda/conv2d.rs has a model)
 //   matches  graph::ops::conv2d::twin; tolerance and why: tests/ops/conv2d.rs
 //
 // An implicit matrix product: a warp computes ROWS rows of 16 neighbouring pixels (the 16 rows of an mma) for

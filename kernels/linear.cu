@@ -3,7 +3,7 @@
 //
 //   shapes   out (R, N)   input (R, K)   weight (N, K), packed as fragments
 //   types    input, weight: bf16; out: bf16 or f32; sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) blocks; wide_NxR: ceil(R / rows) x ceil(N / columns) blocks; 256 threads
+//   launch   ceil(R / rows) x ceil(N / columns) blocks of 256 threads; thin_R has 16 or 32 columns, wide_NxR N
 //            (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8                                        (checked in backend/cuda/linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 2, writes R * N * 2 or 4; floor:

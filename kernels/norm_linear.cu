@@ -4,9 +4,8 @@
 //   shapes   out (R, N)   x (R, K)   norm (K)   weight (N, K), packed as fragments: those from the first row on of a
 //            larger weight; but for thin_8: normed (R, K)
 //   types    weight, normed: bf16; out, x, norm and sums: f32
-//   launch   thin_R: ceil(N / 16 or 32) blocks, of thin_8 fewer with several groups of columns; wide_NxR:
-//            ceil(R / rows) x ceil(N / columns) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
-//            backend/cuda/product.rs)
+//   launch   ceil(R / rows) x ceil(N / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
+//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4 (thin_8) or 2, writes R * N * 4;
 //            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs

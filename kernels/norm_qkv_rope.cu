@@ -5,9 +5,8 @@
 //   shapes   q (R, C)   k_cache, v_cache (B, H, S, D) of the layer   x (R, C)   rows (R)   norm (C)
 //            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; but for thin_8: normed (R, C)
 //   types    wqkv, normed, cache: bf16; q, x, norm, freqs_cis and sums: f32
-//   launch   thin_R: ceil(3C / 16 or 32) blocks, of thin_8 fewer with several groups of columns; wide_NxR:
-//            ceil(R / rows) x ceil(3C / N) blocks; 256 threads; all but thin_8 behind norm_rows (product.cuh,
-//            backend/cuda/product.rs)
+//   launch   ceil(R / rows) x ceil(3C / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
+//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
 //   needs    C divisible by 8, D even                         (checked in backend/cuda/norm_qkv_rope.rs)
 //   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes
 //            R * C * (4 + 2 + 2); floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs

@@ -203,8 +203,8 @@ struct Stream {
 };
 
 // Blocks of PRODUCT_THREADS, x: blocks of 8 * ROW_TILES rows, so that blocks with the same weights run at the same
-// time, y: each takes every gridDim.y-th group of COLUMNS of y, the first by its number. `input` holds the rows from
-// the block's first on.
+// time, y: each takes a group of COLUMNS of y, and of MANY every gridDim.y-th from there on; without MANY there are as
+// many as groups. `input` holds the rows from the block's first on.
 template <int TILES, int ROW_TILES, int DEPTH, class Epilogue, class Input>
 __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
                                              Input& input,

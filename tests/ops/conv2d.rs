@@ -369,7 +369,7 @@ fn check_on_cuda(shape: Shape, elems: Elems) {
             println!("{what} on {device}: {share:.3} of the allowance");
         }
         if shape.images > 1 && device == "simt" {
-            // The tiles that an image alone is cut into are smaller ones.
+            // An image alone may be cut into smaller tiles.
             case.check_rows_alone_on_cuda(&left, &[op.out]);
         }
     }
@@ -409,10 +409,13 @@ fn every_tile_gives_the_same_bits_on_cuda() {
         (Kernel::Downsample, (9, 20), None),
         (Kernel::Upsample, (7, 9), Some(true)),
     ] {
-        let residual = norm == Some(true);
-        let shape = Shape { kernel, size, channels: (32, 128), norm, residual, images: 3, ..PLAIN };
-        check_on_cuda(shape, BF16);
-        case(&shape, BF16).0.run_on_cuda_of_all_sizes();
+        // Whole stages and tiles, then neither.
+        for channels in [(32, 128), (40, 120)] {
+            let norm = norm.filter(|_| channels.0 % GROUPS == 0);
+            let shape = Shape { kernel, size, channels, norm, residual: norm == Some(true), images: 3, ..PLAIN };
+            check_on_cuda(shape, BF16);
+            case(&shape, BF16).0.run_on_cuda_of_all_sizes();
+        }
     }
 }
 

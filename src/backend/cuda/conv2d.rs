@@ -4,8 +4,9 @@
 
 use half::bf16;
 
-use super::device::{Kernel as Launchable, Launch, Ptr};
+use super::device::{Capacity, Kernel as Launchable, Launch, Ptr};
 use super::lower::{Arrangement, Lower, Lowering};
+use super::product::{BYTES_PER_CLOCK, FMAS_PER_CLOCK, RESERVED_BYTES, WARP};
 use super::{fragments, kernels};
 use crate::graph::ops::{Conv2d, Kernel, Store};
 use crate::graph::{Elem, Graph, WeightId};
@@ -20,8 +21,6 @@ const TILE_WIDTH: usize = 16;
 /// Channels of a normalized input whose scales and shifts still fit in shared memory, 48 KiB in all.
 const MAX_NORMALIZED: usize = 2048;
 
-const WARP: usize = 32;
-
 /// Tensor cores of a multiprocessor.
 const TENSOR_CORES: usize = 4;
 
@@ -32,52 +31,34 @@ struct Tile {
     height: usize,
     channels: usize,
     threads: usize,
-    /// Blocks for which a multiprocessor has room.
+    /// Blocks for which a multiprocessor has registers.
     together: usize,
-    /// Percent of the tensor cores' rate that several of its warps reach: what else bounds it is the bytes that it wants
-    /// of L2 for its weights, if no neighbour has the same.
-    percent: usize,
 }
 
 impl Tile {
     const fn large(kernel: Launchable) -> Self {
-        Self { kernel, height: 8, channels: 128, threads: 128, together: 2, percent: 100 }
+        Self { kernel, height: 8, channels: 128, threads: 128, together: 2 }
     }
 
     const fn medium(kernel: Launchable) -> Self {
-        Self { kernel, height: 4, channels: 64, threads: 64, together: 5, percent: 85 }
+        Self { kernel, height: 4, channels: 64, threads: 64, together: 5 }
     }
 
     const fn small(kernel: Launchable) -> Self {
-        Self { kernel, height: 2, channels: 32, threads: 64, together: 8, percent: 45 }
+        Self { kernel, height: 2, channels: 32, threads: 64, together: 8 }
     }
 
     const fn wide(kernel: Launchable) -> Self {
-        Self { kernel, height: 2, channels: 128, threads: 128, together: 4, percent: 45 }
+        Self { kernel, height: 2, channels: 128, threads: 128, together: 4 }
     }
 
-    /// The one of results that are few values across, for which nothing else is chosen.
     const fn thin(kernel: Launchable) -> Self {
-        Self { kernel, height: 8, channels: 16, threads: 128, together: 5, percent: 45 }
+        Self { kernel, height: 8, channels: 16, threads: 128, together: 5 }
     }
 
     /// The tiles of an output of (height, width) pixels and of its channels.
     fn grid(&self, (height, width): (usize, usize), channels: usize) -> [usize; 2] {
         [height.div_ceil(self.height) * width.div_ceil(TILE_WIDTH), channels.div_ceil(self.channels)]
-    }
-
-    /// What so many blocks take on a device, in a unit that tiles share: whole turns of the multiprocessor that has most.
-    /// A model from the machine code for Hopper, not from measurements.
-    fn time(&self, blocks: usize, multiprocessors: usize) -> usize {
-        let warps = self.threads / WARP;
-        let work = self.height * TILE_WIDTH * self.channels / warps;
-        // A tensor core with one warp waits two fifths of the time: for its memory, and while it normalizes.
-        let turn = |blocks: usize| match blocks {
-            0 => 0,
-            _ => work * (3 * blocks * warps).max(5 * TENSOR_CORES) / TENSOR_CORES,
-        };
-        let each = blocks.div_ceil(multiprocessors);
-        100 * (each / self.together * turn(self.together) + turn(each % self.together)) / self.percent
     }
 }
 
@@ -87,8 +68,8 @@ impl Conv2d {
         graph.at(self.x).elem == Elem::Bf16 && self.channels_in.is_multiple_of(8)
     }
 
-    /// The tile that takes the least time; of equals, the largest.
-    fn tile(&self, graph: &Graph, images: usize, multiprocessors: usize) -> Tile {
+    /// The tile that takes the fewest clocks; of equals, the largest.
+    fn tile(&self, graph: &Graph, images: usize, capacity: Capacity) -> Tile {
         let small = match (self.kernel, self.copies(graph)) {
             (Kernel::Point, true) => Tile::small(kernels::CONV2D_POINT_SMALL),
             (Kernel::Point, false) => return Tile::small(kernels::CONV2D_POINT_GATHER),
@@ -110,20 +91,43 @@ impl Conv2d {
                 &[Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM)]
             }
         };
-        let time = |tile: &&Tile| {
-            let blocks = images * tile.grid(self.kernel.output(self.size), self.channels_out).iter().product::<usize>();
-            tile.time(blocks, multiprocessors)
-        };
-        *larger.iter().chain([&small]).min_by_key(time).expect("there is the small one")
+        let fewest = larger.iter().chain([&small]).min_by_key(|tile| self.clocks(tile, images, capacity));
+        *fewest.expect("there is the small one")
     }
 
-    /// Dynamic shared memory of a block: two stages, where their pixels are, the normalization's scales and shifts.
-    fn shared_bytes(&self, tile: &Tile) -> usize {
+    /// What a tile takes of a multiprocessor for each [`CHUNK`] of channels, by a model of what it must multiply and fetch,
+    /// as products have one: from the machine code for Hopper, not from measurements. The multiprocessor is one of those
+    /// that have most, and takes its blocks in whole turns.
+    fn clocks(&self, tile: &Tile, images: usize, Capacity { multiprocessors, shared_bytes }: Capacity) -> usize {
+        let (warps, taps) = (tile.threads / WARP, self.kernel.side() * self.kernel.side());
+        // A warp, on the tensor core that it has to itself.
+        let warp = tile.height * TILE_WIDTH * tile.channels / warps * CHUNK * taps / (FMAS_PER_CLOCK / TENSOR_CORES);
+        // As if no neighbour had the same weights: those of a small map do not.
+        let fetched = (tile.channels * taps + self.pixels(tile)) * CHUNK * Elem::Bf16.size() / BYTES_PER_CLOCK;
+        // A tensor core that has one warp waits two fifths of the time: for memory, and while the warp normalizes.
+        let turn = |blocks: usize| match blocks {
+            0 => 0,
+            _ => (blocks * warps * warp / TENSOR_CORES).max(5 * warp / 3).max(blocks * fetched),
+        };
+        let room = (shared_bytes + RESERVED_BYTES) / (self.shared_bytes(tile) + RESERVED_BYTES);
+        let together = tile.together.min(room).max(1);
+        let [map, channels] = tile.grid(self.kernel.output(self.size), self.channels_out);
+        let each = (images * map * channels).div_ceil(multiprocessors);
+        each / together * turn(together) + turn(each % together)
+    }
+
+    /// Pixels of the input under a tile, border included.
+    fn pixels(&self, tile: &Tile) -> usize {
         let span = |outputs: usize| match self.kernel {
             Kernel::Upsample => outputs / 2 + 2,
             _ => (outputs - 1) * self.kernel.stride() + self.kernel.side(),
         };
-        let pixels = span(tile.height) * span(TILE_WIDTH);
+        span(tile.height) * span(TILE_WIDTH)
+    }
+
+    /// Dynamic shared memory of a block: two stages, where their pixels are, the normalization's scales and shifts.
+    fn shared_bytes(&self, tile: &Tile) -> usize {
+        let pixels = self.pixels(tile);
         let places = pixels.next_multiple_of(4) * size_of::<i32>();
         2 * pixels * PIXEL_BYTES
             + places
@@ -164,7 +168,7 @@ impl Lower for Conv2d {
 
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let images = cx.extent.rows;
-        let tile = self.tile(cx.graph, images, cx.capacity.multiprocessors);
+        let tile = self.tile(cx.graph, images, cx.capacity);
         let [map, channels] = tile.grid(self.kernel.output(self.size), self.channels_out);
         let norm = |id: fn(&crate::graph::ops::Norm) -> WeightId| {
             self.norm.as_ref().map_or(Ptr::NULL, |norm| cx.weight(id(norm)))
@@ -248,11 +252,11 @@ mod tests {
             store: Store::Plain,
         };
         assert_eq!(op.check(&graph), Ok(()));
-        op.tile(&graph, images, multiprocessors).kernel
+        op.tile(&graph, images, Capacity { multiprocessors, shared_bytes: 227 * 1024 }).kernel
     }
 
     #[test]
-    fn tiles_take_the_fewest_whole_turns() {
+    fn tiles_take_the_fewest_clocks() {
         use Kernel::{Downsample, Point, Square, Upsample};
         for (kernel, side, channels, images, expected) in [
             // Large ones would be 288, on 264 places.
@@ -268,6 +272,8 @@ mod tests {
             (Upsample, 16, (512, 512), 1, kernels::CONV2D_UPSAMPLE_SMALL),
             (Upsample, 128, (128, 128), 1, kernels::CONV2D_UPSAMPLE_LARGE),
             (Downsample, 256, (128, 128), 1, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Downsample, 384, (128, 128), 1, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Downsample, 32, (256, 256), 1, kernels::CONV2D_DOWNSAMPLE_SMALL),
             (Point, 16, (512, 512), 1, kernels::CONV2D_POINT_SMALL),
             (Point, 128, (256, 128), 1, kernels::CONV2D_POINT_MEDIUM),
         ] {
@@ -278,16 +284,19 @@ mod tests {
 
     #[test]
     fn the_cases_of_the_tests_take_every_tile() {
-        // Of tests/ops/conv2d.rs: `every_tile_gives_the_same_bits_on_cuda`.
-        for (kernel, size, tiles) in [
-            (Kernel::Point, (9, 20), 2),
-            (Kernel::Square, (15, 18), 3),
-            (Kernel::Downsample, (9, 20), 2),
-            (Kernel::Upsample, (7, 9), 3),
+        // Of tests/ops/conv2d.rs: `every_tile_gives_the_same_bits_on_cuda`, whose own device has four multiprocessors.
+        for (kernel, size, tiles, largest) in [
+            (Kernel::Point, (9, 20), 2, kernels::CONV2D_POINT_MEDIUM),
+            (Kernel::Square, (15, 18), 3, kernels::CONV2D_SQUARE_LARGE),
+            (Kernel::Downsample, (9, 20), 2, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Kernel::Upsample, (7, 9), 3, kernels::CONV2D_UPSAMPLE_LARGE),
         ] {
-            let names: std::collections::BTreeSet<_> =
-                [1, 2, 4, 8, 16, 1 << 20].into_iter().map(|n| chosen(kernel, size, (32, 128), 3, n).name).collect();
-            assert_eq!(names.len(), tiles, "{kernel:?} takes {names:?} alone");
+            for channels in [(32, 128), (40, 120)] {
+                let names: std::collections::BTreeSet<_> =
+                    [1, 2, 4, 8, 16, 1 << 20].into_iter().map(|n| chosen(kernel, size, channels, 3, n).name).collect();
+                assert_eq!(names.len(), tiles, "{kernel:?} takes {names:?} alone");
+                assert_eq!(chosen(kernel, size, channels, 3, 4), largest);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::lower::{Arrangement, Lowering};
 use crate::graph::{BufferId, Elem, Graph, WeightId};
 
 pub(super) const THREADS: usize = 256;
-const WARP: usize = 32;
+pub(super) const WARP: usize = 32;
 
 /// Blocks of a thin shape for which a multiprocessor has room.
 const THIN_BLOCKS: usize = 2;
@@ -22,10 +22,10 @@ pub(super) const NORM_ROWS: usize = 8;
 /// What a multiprocessor fetches per clock, about, as its share from L2 (6 TB/s in all) and from memory, what its shared
 /// memory takes or gives, what it multiplies; what a launch of `norm_rows` costs beside a clock per column, and what
 /// the barrier of a stage costs a block that has a multiprocessor to itself.
-const BYTES_PER_CLOCK: usize = 27;
+pub(super) const BYTES_PER_CLOCK: usize = 27;
 const MEMORY_BYTES_PER_CLOCK: usize = 18;
 const SHARED_BYTES_PER_CLOCK: usize = 128;
-const FMAS_PER_CLOCK: usize = 1024;
+pub(super) const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
 const BARRIER_CLOCKS: usize = 60;
 
@@ -46,7 +46,7 @@ const fn partials(parts: usize) -> usize {
 }
 
 /// Shared memory of a multiprocessor that a block takes beside its own.
-const RESERVED_BYTES: usize = 1024;
+pub(super) const RESERVED_BYTES: usize = 1024;
 
 /// A kernel of a product, and what one block of it does.
 pub(super) struct Shape {
