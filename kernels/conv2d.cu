@@ -21,7 +21,7 @@
 // normalized once; all taps read it there. While the tensor cores work on one such stage, cp.async brings the raw
 // input of the next; each thread normalizes what it copied itself, in place, so that a stage costs one barrier.
 //
-// What bounds it is the bandwidth of shared memory (128 bytes a clock), so operands are used again in registers:
+// What would bound it is the bandwidth of shared memory (128 bytes a clock), so operands are used again in registers:
 //   - a row of pixels is loaded once for all taps of a column (rows y - 1, y, y + 1 of the output need it): a warp
 //     of 8 x 16 pixels and 32 channels reads 10 rows for 96 mma where tap by tap it would read 24;
 //   - each weight is wanted by one warp of a block alone, so it goes from L2 to registers, one tap column ahead,

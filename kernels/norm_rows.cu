@@ -66,6 +66,7 @@ norm_rows_f32(float* out,          // (R, C)
   activations.prepare(slice);
 
   const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+  const float rstd = activations.rstd;
   for (uint32_t first = slice.first; first < slice.last; first += HELD) {
     if (first != slice.first) activations.load(first, slice);
 #pragma unroll
@@ -75,7 +76,6 @@ norm_rows_f32(float* out,          // (R, C)
         const uint32_t k = (first + i) * STEP + 2 * t + 8 * half;
         if (first + i < slice.last && row < rows && k < dim) {
           const float2 v = activations.raw[i][half], w = activations.scale[i][half];
-          const float rstd = activations.rstd;
           *reinterpret_cast<float2*>(out + size_t(row) * dim + k) =
               make_float2(__fmul_rn(__fmul_rn(v.x, rstd), w.x), __fmul_rn(__fmul_rn(v.y, rstd), w.y));
         }

@@ -75,7 +75,7 @@ unsafe fn guide_body<S: Simd>(z: &mut [f32], cond: &[f32], uncond: Option<&[f32]
             }
         }
     }
-    // All of them, as one at a time could not be compared side by side.
+    // Counted rather than looked for: a search that may end early takes one after the other.
     let mut others = 0u32;
     for z in z {
         others += u32::from(z.is_nan());
@@ -94,9 +94,11 @@ unsafe fn cutoff_body<S: Simd>(z: &[f32], draw: &Draw, scratch: &mut [f32]) -> f
     ops::cutoff(z, draw.top_k as usize, draw.top_p, scratch)
 }
 
-kernel!(fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body);
+kernel!(
+    /// The lowest code of the largest z + noise among those with z ≥ keep; NO_CODE when there is none.
+    fn pick(z: &[f32], keep: f32, draw: &Draw) -> u32 = pick_body
+);
 
-/// The lowest code of the largest z + noise among those with z ≥ keep; NO_CODE when there is none.
 #[inline(always)]
 #[allow(clippy::extra_unused_type_parameters)] // S only names the instantiation
 unsafe fn pick_body<S: Simd>(z: &[f32], keep: f32, draw: &Draw) -> u32 {

@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::device::{Capacity, Kernel as Launchable, Launch, Ptr};
 use super::lower::{Arrangement, Lower, Lowering};
-use super::product::{BYTES_PER_CLOCK, FMAS_PER_CLOCK, RESERVED_BYTES, WARP};
+use super::product::{BYTES_PER_CLOCK, FMAS_PER_CLOCK, WARP};
 use super::{fragments, kernels};
 use crate::graph::ops::{Conv2d, Kernel, Store};
 use crate::graph::{Elem, Graph, WeightId};
@@ -98,7 +98,7 @@ impl Conv2d {
     /// What a tile takes of a multiprocessor for each [`CHUNK`] of channels, by a model of what it must multiply and fetch,
     /// as products have one: from the machine code for Hopper, not from measurements. The multiprocessor is one of those
     /// that have most, and takes its blocks in whole turns.
-    fn clocks(&self, tile: &Tile, images: usize, Capacity { multiprocessors, shared_bytes }: Capacity) -> usize {
+    fn clocks(&self, tile: &Tile, images: usize, capacity: Capacity) -> usize {
         let (warps, taps) = (tile.threads / WARP, self.kernel.side() * self.kernel.side());
         // A warp, on the tensor core that it has to itself.
         let warp = tile.height * TILE_WIDTH * tile.channels / warps * CHUNK * taps / (FMAS_PER_CLOCK / TENSOR_CORES);
@@ -109,10 +109,9 @@ impl Conv2d {
             0 => 0,
             _ => (blocks * warps * warp / TENSOR_CORES).max(5 * warp / 3).max(blocks * fetched),
         };
-        let room = (shared_bytes + RESERVED_BYTES) / (self.shared_bytes(tile) + RESERVED_BYTES);
-        let together = tile.together.min(room).max(1);
+        let together = capacity.room(self.shared_bytes(tile)).clamp(1, tile.together);
         let [map, channels] = tile.grid(self.kernel.output(self.size), self.channels_out);
-        let each = (images * map * channels).div_ceil(multiprocessors);
+        let each = (images * map * channels).div_ceil(capacity.multiprocessors);
         each / together * turn(together) + turn(each % together)
     }
 

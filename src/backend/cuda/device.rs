@@ -129,6 +129,15 @@ pub struct Capacity {
     pub shared_bytes: usize,
 }
 
+impl Capacity {
+    /// Blocks of so much shared memory for which a multiprocessor has room: it has what its largest block may ask for, and
+    /// what that takes beside it.
+    pub fn room(&self, block_bytes: usize) -> usize {
+        const RESERVED_BYTES: usize = 1024;
+        (self.shared_bytes + RESERVED_BYTES) / (block_bytes + RESERVED_BYTES)
+    }
+}
+
 /// Memory of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {

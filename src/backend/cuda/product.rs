@@ -45,9 +45,6 @@ const fn partials(parts: usize) -> usize {
     1 + SLICES - SLICES.div_ceil(parts)
 }
 
-/// Shared memory of a multiprocessor that a block takes beside its own.
-pub(super) const RESERVED_BYTES: usize = 1024;
-
 /// A kernel of a product, and what one block of it does.
 pub(super) struct Shape {
     pub kernel: Kernel,
@@ -190,9 +187,7 @@ impl Product {
                 let loaded = THREADS / WARP * (weights + rows) * STAGE_DEPTH * Elem::Bf16.size();
                 let worked = multiplied.max((loaded + shape.stage_bytes()) / SHARED_BYTES_PER_CLOCK);
                 let busy = fetched.max(worked) * blocks.div_ceil(multiprocessors);
-                // A multiprocessor has what its largest block may ask for, and what that takes beside it.
-                let room = (capacity.shared_bytes + RESERVED_BYTES) / (shape.shared_bytes() + RESERVED_BYTES);
-                let together = room.min(*together);
+                let together = capacity.room(shape.shared_bytes()).min(*together);
                 let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
                 let part = self.depth.div_ceil(STEP).div_ceil(SLICES) * STEP * SLICES.div_ceil(parts);
                 let stages = self.depth.min(part).div_ceil(STAGE_DEPTH);

@@ -36,7 +36,7 @@ constexpr size_t FREED_KEPT = 1024;
 
 bool was_freed(const char* byte) {
   for (const Freed& buffer : freed()) {
-    if (byte >= buffer.low && byte < buffer.low + buffer.bytes) return true;
+    if (byte >= buffer.low + PAGE && byte < buffer.low + buffer.bytes - PAGE) return true;
   }
   return false;
 }

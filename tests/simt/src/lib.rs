@@ -36,7 +36,8 @@ use library::{Config, Library};
 /// How the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
-    /// At full speed. Buffers and shared memory end at guard pages and hold NaN until they are written.
+    /// At full speed. Buffers and shared memory end at guard pages and hold NaN until they are written; of the last
+    /// thousand buffers that were freed, every use is found.
     Plain,
     /// Every access is watched, at some ten times the cost: races within and between blocks, reads of what
     /// nobody wrote, accesses outside a buffer, misaligned ones, and what a dependent launch touches before its
