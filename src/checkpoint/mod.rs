@@ -32,6 +32,7 @@ pub use convert::{ConvertOptions, Converted, convert};
 pub use file::WeightsChoice;
 pub use random::{random, write_random};
 pub use tensor::{Bytes, DType, Tensor};
+pub(crate) use write::framed_header;
 pub use write::{Entry, write_safetensors};
 
 use std::collections::BTreeMap;

@@ -86,7 +86,7 @@ fn in_file_order(entries: &[Entry]) -> Vec<Entry> {
     entries
 }
 
-/// Length and JSON header, padded with spaces so that the tensors start aligned.
+/// A file's header for these entries, one behind the other.
 fn header(entries: &[Entry], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     if !metadata.is_empty() {
@@ -99,7 +99,12 @@ fn header(entries: &[Entry], metadata: &BTreeMap<String, String>) -> Vec<u8> {
         map.insert(entry.name.clone(), json!({ "dtype": dtype, "shape": entry.shape, "data_offsets": [start, end] }));
         start = end;
     }
-    let mut text = serde_json::Value::Object(map).to_string().into_bytes();
+    framed_header(&serde_json::Value::Object(map))
+}
+
+/// Length and JSON, padded with spaces so that the tensors start aligned.
+pub(crate) fn framed_header(header: &serde_json::Value) -> Vec<u8> {
+    let mut text = header.to_string().into_bytes();
     let length = (8 + text.len()).next_multiple_of(ALIGNMENT) - 8;
     text.resize(length, b' ');
     [&(length as u64).to_le_bytes()[..], &text].concat()

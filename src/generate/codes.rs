@@ -1,10 +1,12 @@
 //! Codes in a file: a safetensors tensor `codes` (pictures, down, across), int32, and text beside it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde_json::json;
 
+use crate::checkpoint::framed_header;
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
@@ -56,17 +58,53 @@ impl Codes {
         })
     }
 
-    /// Writes the file under a temporary name first, then renames it.
+    /// Writes the file under a temporary name first, then renames it. Equal codes make equal files: the text is in the
+    /// order of its names.
+    ///
+    /// # Panics
+    ///
+    /// When a picture has another number of codes than `latent` says.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let values: Vec<i32> = self.pictures.iter().flatten().map(|&code| code as i32).collect();
-        let shape = vec![self.pictures.len(), self.latent.0, self.latent.1];
-        let view = TensorView::new(Dtype::I32, shape, bytemuck::cast_slice(&values)).expect("values fill the shape");
-        let metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
-        let bytes = safetensors::serialize([("codes", view)], Some(metadata)).expect("one small tensor");
-        write_atomically(path, |writer| writer.write_all(&bytes))
+        let each = self.latent.0 * self.latent.1;
+        assert!(self.pictures.iter().all(|picture| picture.len() == each), "pictures of {each} codes");
+        let values: Vec<u8> = self.pictures.iter().flatten().flat_map(|&code| (code as i32).to_le_bytes()).collect();
+        let shape = [self.pictures.len(), self.latent.0, self.latent.1];
+        let codes = json!({ "dtype": "I32", "shape": shape, "data_offsets": [0, values.len()] });
+        let header = match self.metadata.is_empty() {
+            true => json!({ "codes": codes }),
+            false => json!({ "__metadata__": self.metadata, "codes": codes }),
+        };
+        write_atomically(path, |writer| {
+            writer.write_all(&framed_header(&header))?;
+            writer.write_all(&values)
+        })
     }
 }
 
 fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
     data.chunks_exact(N).map(|bytes| bytes.try_into().expect("N bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_codes_make_equal_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["Software", "parameters", "a", "b", "c", "d"];
+        let metadata: BTreeMap<_, _> = names.map(|name| (name.to_string(), format!("of {name}"))).into();
+        let codes = Codes { latent: (1, 2), pictures: vec![vec![0, 255], vec![16383, 7]], metadata };
+        let files: Vec<Vec<u8>> = (0..8)
+            .map(|number| {
+                let path = folder.path().join(number.to_string());
+                codes.write(&path).unwrap();
+                assert_eq!(Codes::read(&path).unwrap(), codes);
+                std::fs::read(&path).unwrap()
+            })
+            .collect();
+        assert!(files.iter().all(|file| *file == files[0]));
+        let header = SafeTensors::read_metadata(&files[0]).unwrap().0;
+        assert_eq!((8 + header) % 64, 0, "the codes can be used in place");
+    }
 }
