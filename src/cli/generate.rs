@@ -13,6 +13,8 @@ use super::parameters::{Parameters, file_name};
 use super::progress::Display;
 use super::subjects::{Encoding, Subject, SubjectArgs};
 use super::{check_image_size, parse_lookahead, plural, tell, wrong_option};
+use crate::backend::Executor;
+use crate::backend::cpu::CpuExecutor;
 use crate::config::{Condition, GenerationOptions, Labels, default_image_size};
 use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
 use crate::{Error, Result};
@@ -122,7 +124,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     if let Output::Grid(_) = output {
-        check_grid(requests.len(), image_size, executor.free_memory())?;
+        // Laid out in the host's memory, whatever draws them.
+        check_grid(requests.len(), image_size, CpuExecutor::new(1).free_memory())?;
     }
     let precision = args.precision.elem();
     let vq_precision = Some(args.painter.elem(executor.as_ref())?);
