@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod cards;
 #[path = "../common/mod.rs"]
 mod common;
 mod generate;

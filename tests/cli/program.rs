@@ -52,6 +52,11 @@ impl Folder {
 
     /// Runs the program here, untouched by the settings of who runs the tests.
     pub fn run(&self, args: &[&str]) -> Run {
+        self.run_with(&[], args)
+    }
+
+    /// The same with these variables set.
+    pub fn run_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Run {
         let mut command: Command = assert_cmd::cargo::cargo_bin_cmd!("smalti");
         for name in [
             "SMALTI_DEVICE",
@@ -63,6 +68,7 @@ impl Folder {
         ] {
             command.env_remove(name);
         }
+        command.envs(variables.iter().copied());
         let output = command.current_dir(&self.0).args(args).output().expect("the program starts");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         let code = output.status.code().expect("it ends by itself");

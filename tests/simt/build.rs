@@ -1,5 +1,5 @@
 //! Compiles the kernels and the runtime with the machine's C++ compiler into one shared object for each
-//! build. Objects are kept by a hash of what they are made from, so that a changed kernel costs one file.
+//! build, and once more with a CUDA driver before them. Objects are kept by a hash of what they are made from, so that a changed kernel costs one file.
 
 use std::env;
 use std::fs;
@@ -30,10 +30,12 @@ const FLAGS: &[&str] = &[
 /// One shared object.
 struct Build {
     name: &'static str,
+    /// What it is called, below the folder of the build.
+    file: &'static str,
     /// Flags for the kernels alone.
     kernel_flags: Vec<&'static str>,
-    /// Which of the runtime's files it leaves out.
-    without: &'static dyn Fn(&str) -> bool,
+    /// Which files of the runtime and the driver it leaves out.
+    without: &'static dyn Fn(&Path) -> bool,
 }
 
 struct Object {
@@ -45,7 +47,8 @@ struct Object {
 fn main() {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
     let kernels = here.join("../../kernels").canonicalize().expect("the kernels' folder");
-    let folders = [kernels.clone(), here.join("kernels"), here.join("include"), here.join("runtime")];
+    let own = ["kernels", "include", "runtime", "driver"].map(|folder| here.join(folder));
+    let folders: Vec<PathBuf> = [kernels.clone()].into_iter().chain(own).collect();
     for folder in &folders {
         println!("cargo:rerun-if-changed={}", folder.display());
     }
@@ -57,6 +60,7 @@ fn main() {
         println!("cargo:rustc-env=SIMT_MISSING={reason}");
         println!("cargo:rustc-env=SIMT_PLAIN=");
         println!("cargo:rustc-env=SIMT_CHECK=");
+        println!("cargo:rustc-env=SIMT_DRIVER=");
         return;
     };
     println!("cargo:rustc-env=SIMT_MISSING=");
@@ -68,8 +72,20 @@ fn main() {
     let mut check_flags = vec!["-fsanitize=thread", "-DSIMT_CHECK"];
     check_flags.extend(compiler.check_flags());
     let builds = [
-        Build { name: "plain", kernel_flags: Vec::new(), without: &|file| file.starts_with("checks") },
-        Build { name: "check", kernel_flags: check_flags, without: &|file| file == "unchecked.cpp" },
+        Build {
+            name: "plain",
+            file: "libsimt_plain.so",
+            kernel_flags: Vec::new(),
+            without: &|path| is_driver(path) || is_check(path),
+        },
+        Build {
+            name: "check",
+            file: "libsimt_check.so",
+            kernel_flags: check_flags,
+            without: &|path| is_driver(path) || path.ends_with("unchecked.cpp"),
+        },
+        // Under the first name by which a driver is looked for.
+        Build { name: "driver", file: "driver/libcuda.so", kernel_flags: Vec::new(), without: &is_check },
     ];
     let headers: Vec<String> =
         folders.iter().flat_map(|folder| files(folder, &["cuh", "h"])).map(|path| text(&path)).collect();
@@ -95,25 +111,38 @@ fn main() {
         for source in files(&kernels, &["cu"]).into_iter().chain(files(&here.join("kernels"), &["cu"])) {
             add(source, &build.kernel_flags);
         }
-        for source in files(&here.join("runtime"), &["cpp"]) {
-            if !(build.without)(&source.file_name().expect("a name").to_string_lossy()) {
+        for source in [here.join("runtime"), here.join("driver")].iter().flat_map(|folder| files(folder, &["cpp"])) {
+            if !(build.without)(&source) {
                 add(source, &[]);
             }
         }
-        linked.push((build.name, objects));
+        linked.push((build, objects));
     }
-    let used: Vec<PathBuf> = linked.iter().flat_map(|(_, objects)| objects.clone()).collect();
+    let used: Vec<PathBuf> = linked.iter().flat_map(|(_, objects)| objects.iter().cloned()).collect();
     forget_old(&cache, &used);
     all.sort_by(|a, b| a.path.cmp(&b.path));
     all.dedup_by(|a, b| a.path == b.path);
     compile(&compiler, all.into_iter().filter(|object| !object.path.exists()).collect());
-    for (name, objects) in linked {
-        let path = out.join(format!("libsimt_{name}.so"));
+    for (build, objects) in linked {
+        let path = out.join(build.file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the object's folder");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let mut command = Command::new(&compiler.program);
-        command.args(["-shared", "-pthread", "-Wl,-Bsymbolic", "-o"]).arg(&path).args(&objects).arg("-ldl");
+        command.args(["-shared", "-pthread", "-Wl,-Bsymbolic", &format!("-Wl,-soname,{name}"), "-o"]);
+        command.arg(&path).args(&objects).arg("-ldl");
         run(command, &path);
-        println!("cargo:rustc-env=SIMT_{}={}", name.to_uppercase(), path.display());
+        println!("cargo:rustc-env=SIMT_{}={}", build.name.to_uppercase(), path.display());
     }
+}
+
+/// Whether a source is the driver's.
+fn is_driver(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("driver"))
+}
+
+/// Whether a source is the check build's alone.
+fn is_check(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checks"))
 }
 
 struct Compiler {

@@ -25,7 +25,10 @@
 //! }
 //! ```
 
+mod driver;
 mod library;
+
+pub use driver::{Driver, driver};
 
 use std::ffi::{CString, c_void};
 use std::sync::Mutex;
