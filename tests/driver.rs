@@ -47,6 +47,7 @@ impl Drop for Card {
         self.driver.fault(0);
         if !std::thread::panicking() {
             assert_eq!(self.driver.misuses(), 0, "standard error says which");
+            assert_eq!(self.driver.entered(), 0, "contexts were entered and not left");
         }
     }
 }

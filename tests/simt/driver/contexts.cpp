@@ -151,6 +151,9 @@ bool is_memory(uint64_t address, size_t bytes) {
 
 using namespace driver;
 
+// Contexts that the calling thread has entered and not left.
+extern "C" SIMT_PUBLIC size_t simt_driver_entered() { return stack.size(); }
+
 // ---- contexts
 
 CUDA_CALL cuCtxCreate_v4(Context** context, void* parameters, unsigned flags, int device) {

@@ -45,6 +45,13 @@ impl Driver {
         unsafe { misuses() as usize }
     }
 
+    /// Contexts that the calling thread has entered and not left.
+    pub fn entered(&self) -> usize {
+        let entered: unsafe extern "C" fn() -> usize = self.call("simt_driver_entered");
+        // SAFETY: it reads a number.
+        unsafe { entered() }
+    }
+
     /// Launches that have run so far.
     pub fn launches(&self) -> usize {
         let launches: unsafe extern "C" fn() -> i64 = self.call("simt_driver_launches");
