@@ -25,7 +25,8 @@ use crate::serve::{ServeOptions, serve};
   smalti serve --gpt-ckpt t2i_XL_stage1_256.pt --vq-ckpt vq_ds16_t2i.pt --t5-path flan-t5-xl --host 0.0.0.0 --api-key secret
   curl localhost:8080/v1/images/generations -H 'Content-Type: application/json' -d '{\"prompt\": \"a blue fish\", \"seed\": 1}'
 
-The address is the only line on standard output. SIGTERM finishes what was taken; a second one ends at once.")]
+The address is the only line on standard output. SIGTERM finishes what was taken; a second one ends at once.
+A device that fails ends it with an error, for whoever watches over it to start it again.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

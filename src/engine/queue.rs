@@ -132,6 +132,17 @@ impl Queue {
         inner.state.clone()
     }
 
+    /// Waits until nothing more is drawn; why.
+    pub(super) fn wait_ended(&self) -> String {
+        let mut inner = self.lock();
+        loop {
+            if let State::Ended(reason) = &inner.state {
+                return reason.clone();
+            }
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         self.lock().state.clone()
     }

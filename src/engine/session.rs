@@ -171,6 +171,11 @@ impl Session {
         }
     }
 
+    /// Waits until it draws no more, whether the device failed or it was asked to end; the reason.
+    pub fn wait_ended(&self) -> String {
+        self.queue.wait_ended()
+    }
+
     /// What it has done by now, and is doing.
     pub fn stats(&self) -> Stats {
         self.queue.stats()

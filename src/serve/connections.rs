@@ -1,4 +1,4 @@
-//! Connections from the first to the last: accepting, loading beside it, draining at a signal.
+//! Connections from the first to the last: accepting, loading beside it, draining at a signal, ending with the engine.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(60);
 /// How long replies may take to be packed and read when all is drawn.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
-/// Serves until a signal, and then until all that was taken is done.
+/// Serves until a signal, and then until all that was taken is done; or until the engine fails, which is an error.
 pub async fn run(
     app: Arc<App>,
     router: Router,
@@ -43,7 +43,9 @@ pub async fn run(
     let model = app.model.clone();
     let mut loading = Some(spawn_blocking(move || Session::start(&model, &options)));
     let mut ready = Some(ready);
+    let mut failing: Option<JoinHandle<String>> = None;
     let mut drained: Option<JoinHandle<()>> = None;
+    let mut result = Ok(());
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = GracefulShutdown::new();
     loop {
@@ -54,7 +56,13 @@ pub async fn run(
                 if let Some(ready) = ready.take() {
                     ready(&session);
                 }
-                app.ready(session);
+                app.ready(session.clone());
+                failing = Some(spawn_blocking(move || session.wait_ended()));
+            }
+            // One that drains ends as it was asked to.
+            reason = wait(&mut failing), if drained.is_none() => {
+                result = Err(Error::Ended { reason });
+                break;
             }
             () = wait(&mut drained) => break,
             signal = signals.recv() => {
@@ -74,7 +82,7 @@ pub async fn run(
     drop(listener);
     // Replies that are done may still be on their way to slow readers.
     tokio::time::timeout(LAST_WORDS, connections.shutdown()).await.ok();
-    Ok(())
+    result
 }
 
 /// The result of a task, once; pending for ever where there is none.

@@ -58,14 +58,16 @@ pub struct ServeOptions {
     pub timeout: Duration,
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what was taken; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then finishes what was taken; a second signal ends it at once. When the engine fails,
+/// all requests are told and it ends with the error: whoever watches over it may start it again.
 ///
 /// The port is open before the model is laid out: until then requests are answered with 503. `listening` is told the
 /// address, `ready` what device it is once pictures can be drawn.
 ///
 /// # Errors
 ///
-/// When the address cannot be listened at, or as [`Session::start`](crate::Session::start).
+/// When the address cannot be listened at, as [`Session::start`](crate::Session::start), and [`Error::Ended`] when the
+/// engine has failed.
 pub fn serve(
     model: &Model,
     session: &SessionOptions,

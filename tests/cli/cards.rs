@@ -1,23 +1,15 @@
 //! `--device cuda`, by the driver of `smalti_simt`, whose card is the SIMT executor: what the program says of cards that
 //! it cannot use, and that no setting changes what it draws.
 
+use smalti::backend::cuda::kernels;
 use smalti::generate::Codes;
-use smalti_simt::driver;
 
-use crate::common::skip;
+use crate::common::card;
 use crate::program::{Folder, Run, gpt, vq};
 
-/// Runs the program where it finds the driver with a card of these properties; `None`, which is told, where there is
-/// no driver or the program has no kernels.
+/// Runs the program where it finds a card of these properties.
 fn run(folder: &Folder, card: &str, variables: &[(&str, &str)], args: &[&str]) -> Option<Run> {
-    let path = driver().inspect_err(|reason| skip("a card", reason)).ok()?;
-    let place = path.parent().expect("a folder").to_str().expect("a plain path");
-    let kernels = folder.run(&["--version"]).stdout;
-    if !kernels.contains("CUDA kernels: sm_") {
-        skip("a card", "the program was built without CUDA kernels");
-        return None;
-    }
-    let own = [("LD_LIBRARY_PATH", place), ("SIMT_CARD", card)];
+    let own = card::variables("the program on a card", card)?;
     let run = folder.run_with(&[&own, variables].concat(), args);
     assert!(!run.stderr.contains("libcuda: "), "the driver was misused: {}", run.stderr);
     Some(run)
@@ -64,7 +56,7 @@ fn cards_without_overlapping_launches_draw_the_same() {
     assert_eq!(hopper.code, 0, "{}", hopper.stderr);
     let expected = Codes::read(&folder.path("a.codes")).expect("codes");
     let ampere = draw(&folder, "major=8 minor=0", &[], "cuda").expect("as above");
-    match folder.run(&["--version"]).stdout.contains("sm_80") {
+    match kernels::TARGETS.contains(&"80") {
         true => {
             assert_eq!(ampere.code, 0, "{}", ampere.stderr);
             assert_eq!(Codes::read(&folder.path("a.codes")).expect("codes"), expected);

@@ -1,6 +1,7 @@
 //! What several test programs share: reading expected tensors, comparing numbers, skipping by name.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod card;
 pub mod late;
 pub mod simt;
 pub mod small;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::card;
+
 /// Long enough for a loaded machine; nothing waits for it that goes well.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -16,6 +18,14 @@ pub const IMAGES: &str = "/v1/images/generations";
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+}
+
+/// The arguments for golden models.
+fn models(gpt: &str, image_size: usize) -> [String; 6] {
+    let golden = |file: &str| format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    let option = |name: &str| name.to_string();
+    let (gpt, vq) = (golden(gpt), golden("vq16/vq.pt"));
+    [option("--gpt-ckpt"), gpt, option("--vq-ckpt"), vq, option("--image-size"), image_size.to_string()]
 }
 
 impl Server {
@@ -31,7 +41,7 @@ impl Server {
     /// Of no checkpoints.
     #[cfg(feature = "demo")]
     pub fn demo(args: &[&str]) -> Self {
-        Self::spawn(args).ready()
+        Self::spawn("cpu", &[], Stdio::inherit(), args).ready()
     }
 
     fn ready(self) -> Self {
@@ -45,19 +55,25 @@ impl Server {
 
     /// A server that may still be loading.
     pub fn loading(gpt: &str, image_size: usize, args: &[&str]) -> Self {
-        let golden = |file: &str| format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
-        let (gpt, vq, image_size) = (golden(gpt), golden("vq16/vq.pt"), image_size.to_string());
-        let model = ["--gpt-ckpt", &gpt, "--vq-ckpt", &vq, "--image-size", &image_size];
-        Self::spawn(&[&model, args].concat())
+        let models = models(gpt, image_size);
+        Self::spawn("cpu", &[], Stdio::inherit(), &[&models.each_ref().map(String::as_str), args].concat())
     }
 
-    fn spawn(args: &[&str]) -> Self {
+    /// The class model at 64 pixels on a card with these properties; `None`, which is told, where none can be had.
+    pub fn on_card(card: &str) -> Option<Self> {
+        let variables = card::variables("a server on a card", card)?;
+        let models = models("c2i/gpt.pt", 64);
+        Some(Self::spawn("cuda", &variables, Stdio::piped(), &models.each_ref().map(String::as_str)).ready())
+    }
+
+    fn spawn(device: &str, variables: &[(&str, &str)], errors: Stdio, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_smalti"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SMALTI_") && name != "SMALTI_CPU") {
             command.env_remove(name);
         }
-        command.args(["serve", "--port", "0", "--device", "cpu", "--quiet"]).args(args);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        command.envs(variables.iter().copied());
+        command.args(["serve", "--port", "0", "--device", device, "--quiet"]).args(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().expect("the program starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         let address = line.trim().strip_prefix("http://").expect("an address").parse().expect("an address");
@@ -122,6 +138,14 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
+    }
+
+    /// What one on a card has said on standard error, once it has ended.
+    pub fn errors(&mut self) -> String {
+        let mut text = String::new();
+        let pipe = self.child.stderr.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut text).expect("UTF-8");
+        text
     }
 
     /// How it ends by itself.

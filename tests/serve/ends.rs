@@ -98,3 +98,20 @@ fn while_draining_new_requests_are_503_and_a_second_signal_ends_all() {
     assert_eq!(Reply::read(&mut long).error().1, "engine_stopped");
     assert_eq!(server.wait().code(), Some(0));
 }
+
+#[test]
+fn a_device_that_fails_ends_the_server() {
+    // Some pictures come before it.
+    let Some(mut server) = Server::on_card("fault=600") else { return };
+    let mut replies = Vec::new();
+    while replies.len() < 8 && replies.last().is_none_or(|reply: &Reply| reply.status == 200) {
+        replies.push(server.post(r#"{"prompt": "5", "seed": 1}"#));
+    }
+    let last = replies.pop().expect("a reply");
+    assert!(!replies.is_empty(), "no picture came before: {}", last.text());
+    let (status, code, _) = last.error();
+    assert_eq!((status, code.as_str()), (503, "engine_stopped"), "{}", last.text());
+    assert_eq!(server.wait().code(), Some(1));
+    let errors = server.errors();
+    assert!(errors.contains("error: the session has ended: ") && errors.contains("ILLEGAL_ADDRESS"), "{errors}");
+}

@@ -3,6 +3,8 @@
 
 mod api;
 mod client;
+#[path = "../common/mod.rs"]
+mod common;
 mod ends;
 mod faults;
 mod load;

@@ -6,6 +6,9 @@
 //! device forgives is an error: memory outside a buffer, a barrier that not all reach, a deadlock. It is
 //! slow, knows nothing of speed, and is no part of the program.
 //!
+//! [`Simt`] runs single kernels. [`driver`] is a `libcuda.so` (`driver/`) that has the executor for a card, so that what
+//! talks to NVIDIA's driver is tested too.
+//!
 //! ```
 //! use smalti_simt::{Build, Simt};
 //!
