@@ -65,6 +65,8 @@ pub(super) enum State {
 struct Inner {
     waiting: VecDeque<Waiting>,
     state: State,
+    /// Whether it ended without being asked to.
+    failed: bool,
     stats: Stats,
 }
 
@@ -77,7 +79,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
-        let inner = Inner { waiting: VecDeque::new(), state: State::Open, stats: Stats::default() };
+        let inner = Inner { waiting: VecDeque::new(), state: State::Open, failed: false, stats: Stats::default() };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), limit }
     }
 
@@ -132,14 +134,15 @@ impl Queue {
         inner.state.clone()
     }
 
-    /// Waits until nothing more is drawn; why.
-    pub(super) fn wait_ended(&self) -> String {
+    /// Waits until nothing more is drawn; an error, and why, where nobody asked for that.
+    pub(super) fn wait_ended(&self) -> Result<()> {
         let mut inner = self.lock();
         loop {
-            if let State::Ended(reason) = &inner.state {
-                return reason.clone();
+            match &inner.state {
+                State::Ended(reason) if inner.failed => return Err(Error::Ended { reason: reason.clone() }),
+                State::Ended(_) => return Ok(()),
+                _ => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -159,9 +162,19 @@ impl Queue {
 
     /// Ends everything: those that wait are told, others by the engine.
     pub(super) fn end(&self, reason: &str) {
+        self.end_as(reason, false);
+    }
+
+    /// The same, though nobody asked for it.
+    pub(super) fn fail(&self, reason: &str) {
+        self.end_as(reason, true);
+    }
+
+    fn end_as(&self, reason: &str, failed: bool) {
         let mut inner = self.lock();
         if !matches!(inner.state, State::Ended(_)) {
             inner.state = State::Ended(reason.into());
+            inner.failed = failed;
         }
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);

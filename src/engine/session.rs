@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// they are done. What a request gets does not depend on its company.
 ///
 /// One thread owns the device; the handle is `Send` and `Sync`, and all its functions may be called from anywhere,
-/// from a receiver of events too. There is no global state: several sessions live side by side. Dropping the handle
+/// but for [`Session::wait_ended`] from a receiver of events too. There is no global state: several sessions live side by side. Dropping the handle
 /// ends all requests with [`Error::Ended`] and waits for the thread; [`Session::drain`] lets them be done first.
 ///
 /// ```
@@ -106,7 +106,7 @@ impl Session {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             if let Err(error) = worker.run() {
-                queue.end(&error.to_string());
+                queue.fail(&error.to_string());
                 worker.end(&error.to_string());
             }
         };
@@ -171,8 +171,12 @@ impl Session {
         }
     }
 
-    /// Waits until it draws no more, whether the device failed or it was asked to end; the reason.
-    pub fn wait_ended(&self) -> String {
+    /// Waits until it takes and draws nothing more. Not from a receiver of events: there it would wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when it ended though it was neither drained nor closed: the device failed.
+    pub fn wait_ended(&self) -> Result<()> {
         self.queue.wait_ended()
     }
 
@@ -259,6 +263,9 @@ struct EndAtPanic(Arc<Queue>);
 
 impl Drop for EndAtPanic {
     fn drop(&mut self) {
-        self.0.end(if std::thread::panicking() { FAILED } else { "it was drained" });
+        match std::thread::panicking() {
+            true => self.0.fail(FAILED),
+            false => self.0.end("it was drained"),
+        }
     }
 }

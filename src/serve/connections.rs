@@ -43,12 +43,11 @@ pub async fn run(
     let model = app.model.clone();
     let mut loading = Some(spawn_blocking(move || Session::start(&model, &options)));
     let mut ready = Some(ready);
-    let mut failing: Option<JoinHandle<String>> = None;
-    let mut drained: Option<JoinHandle<()>> = None;
-    let mut result = Ok(());
+    let mut ending: Option<JoinHandle<Result<()>>> = None;
+    let mut draining = false;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = GracefulShutdown::new();
-    loop {
+    let ended = loop {
         tokio::select! {
             (stream, slot) = accept(&listener, &slots) => connect(stream, slot, &router, &connections),
             loaded = wait(&mut loading) => {
@@ -57,32 +56,24 @@ pub async fn run(
                     ready(&session);
                 }
                 app.ready(session.clone());
-                failing = Some(spawn_blocking(move || session.wait_ended()));
+                ending = Some(spawn_blocking(move || session.wait_ended()));
             }
-            // One that drains ends as it was asked to.
-            reason = wait(&mut failing), if drained.is_none() => {
-                result = Err(Error::Ended { reason });
-                break;
-            }
-            () = wait(&mut drained) => break,
+            ended = wait(&mut ending) => break ended,
             signal = signals.recv() => {
-                let again = drained.is_some();
+                let again = std::mem::replace(&mut draining, true);
                 match app.drain() {
-                    Some(session) if again => {
-                        // Whoever asks twice does not want to wait.
-                        spawn_blocking(move || session.close()).await.ok();
-                        break;
-                    }
-                    Some(session) if signal.is_some() => drained = Some(spawn_blocking(move || session.drain())),
+                    // Whoever asks twice does not want to wait.
+                    Some(session) if again => drop(spawn_blocking(move || session.close())),
+                    Some(session) if signal.is_some() => drop(spawn_blocking(move || session.drain())),
                     _ => return Ok(()),
                 }
             }
         }
-    }
+    };
     drop(listener);
     // Replies that are done may still be on their way to slow readers.
     tokio::time::timeout(LAST_WORDS, connections.shutdown()).await.ok();
-    result
+    ended
 }
 
 /// The result of a task, once; pending for ever where there is none.

@@ -93,8 +93,10 @@ fn draining_finishes_what_was_taken() {
         let refused = session.submit(request(6, 1)).err();
         assert!(matches!(refused, Some(Error::Ended { .. })), "{refused:?}");
         assert!(!drained.is_finished());
+        let waiting = scope.spawn(|| session.wait_ended());
         gate.open();
         drained.join().unwrap();
+        assert!(waiting.join().unwrap().is_ok(), "it was asked to end");
     });
     for job in jobs {
         assert_eq!(job.wait().unwrap().len(), 1);
@@ -136,6 +138,8 @@ fn a_dead_engine_is_told_to_all() {
         let refused = session.submit(request(0, 1)).err();
         assert!(matches!(&refused, Some(Error::Ended { reason }) if reason == told), "{refused:?}");
         assert_eq!(session.ended().as_deref(), Some(told));
+        let ended = session.wait_ended();
+        assert!(matches!(&ended, Err(Error::Ended { reason }) if reason == told), "{ended:?}");
     }
 }
 
