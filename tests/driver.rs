@@ -1,14 +1,13 @@
 //! What stands between plans and NVIDIA's driver (`src/backend/cuda/driver/`), by a driver of the tests' own whose card
-//! is the SIMT executor: it refuses what NVIDIA's refuses, counts what it should not have been asked for, and works as
-//! late as it may.
+//! is the SIMT executor: it refuses what NVIDIA's refuses, and counts what it should not have been asked for.
 
 mod common;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use common::card;
 use common::simt::{WAYS, executor as simt};
-use common::skip;
 use smalti::backend::Executor;
 use smalti::backend::cuda::CudaExecutor;
 use smalti::backend::cuda::driver::copy_to_device;
@@ -24,21 +23,22 @@ use smalti_simt::Driver;
 struct Card {
     _turn: MutexGuard<'static, ()>,
     driver: &'static Driver,
+    /// Before.
+    misuses: usize,
 }
 
 impl Card {
     /// `None` where there is none, which is told.
     fn take(what: &str) -> Option<(Self, CudaExecutor)> {
         static TURN: Mutex<()> = Mutex::new(());
-        let card = Driver::load().map(|driver| {
-            let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-            Self { _turn: turn, driver }
-        });
-        let opened = card.and_then(|card| {
-            let executor = CudaExecutor::open(0).map_err(|error| error.to_string())?;
-            Ok((card, executor))
-        });
-        opened.inspect_err(|reason| skip(what, reason)).ok()
+        card::available(what)?;
+        for name in ["SIMT_CARD", "SMALTI_CUDA_EAGER", "SMALTI_CUDA_OVERLAP", "SMALTI_CUDA_CARVEOUT"] {
+            assert!(std::env::var_os(name).is_none(), "{name} is set: nothing is to change what is tested");
+        }
+        let driver = Driver::load(&format!("{} cards=2", card::properties())).expect("it was there");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let card = Self { _turn: turn, driver, misuses: driver.misuses() };
+        Some((card, CudaExecutor::open(0).expect("a card")))
     }
 }
 
@@ -46,7 +46,7 @@ impl Drop for Card {
     fn drop(&mut self) {
         self.driver.fault(0);
         if !std::thread::panicking() {
-            assert_eq!(self.driver.misuses(), 0, "standard error says which");
+            assert_eq!(self.driver.misuses(), self.misuses, "standard error says which");
             assert_eq!(self.driver.entered(), 0, "contexts were entered and not left");
         }
     }
@@ -121,14 +121,30 @@ fn a_session_gives_back_what_it_took() {
 }
 
 #[test]
+fn each_card_has_contexts_of_its_own() {
+    let Some((card, first)) = Card::take("a second card") else { return };
+    let contexts = || [0, 1].map(|number| card.driver.contexts(number));
+    assert_eq!(contexts(), [1, 0]);
+    let second = CudaExecutor::open(1).expect("a card");
+    assert_eq!(contexts(), [1, 1]);
+    assert!(second.describe().starts_with("cuda:1 (SIMT executor 1, "), "{}", second.describe());
+    assert_eq!(codes(&second).expect("codes"), codes(&first).expect("codes"));
+    drop(second);
+    assert_eq!(contexts(), [1, 0]);
+}
+
+#[test]
 fn pictures_are_copied_into_memory_of_other_contexts() {
     let Some((card, _executor)) = Card::take("memory of other contexts") else { return };
     let expected: Vec<u8> = (0..=255).collect();
     for of_the_pool in [false, true] {
         let memory = card.driver.foreign(512, of_the_pool);
-        // SAFETY: 256 bytes from the middle on are the memory's; null is the default stream.
-        unsafe { copy_to_device(&expected, memory.address() + 256, std::ptr::null_mut()) }.expect("copied");
-        assert_eq!(memory.read()[256..], expected, "of the pool: {of_the_pool}");
+        // Behind the program's own stream, or behind the default one.
+        for (at, stream) in [(0, memory.stream()), (256, std::ptr::null_mut())] {
+            // SAFETY: 256 bytes from there on are the memory's, and the stream is one of its context.
+            unsafe { copy_to_device(&expected, memory.address() + at, stream) }.expect("copied");
+        }
+        assert_eq!(memory.read(), [expected.clone(), expected.clone()].concat(), "of the pool: {of_the_pool}");
     }
     let host = [0u8; 4];
     // SAFETY: an address that no card has is an error.

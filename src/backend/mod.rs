@@ -21,6 +21,11 @@ use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::graph::{BufferId, Elem, Extent, Graph, Op, PhaseId};
 
+/// Bytes of the host's memory that can be had now.
+pub fn free_host_memory() -> u64 {
+    cpu::memory::available()
+}
+
 /// A device that graphs can be laid out on.
 pub trait Executor: Send + Sync {
     /// Its kind in a word: `cpu`, `cuda`.

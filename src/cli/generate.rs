@@ -13,8 +13,7 @@ use super::parameters::{Parameters, file_name};
 use super::progress::Display;
 use super::subjects::{Encoding, Subject, SubjectArgs};
 use super::{check_image_size, parse_lookahead, plural, tell, wrong_option};
-use crate::backend::Executor;
-use crate::backend::cpu::CpuExecutor;
+use crate::backend::free_host_memory;
 use crate::config::{Condition, GenerationOptions, Labels, default_image_size};
 use crate::generate::{Codes, Conditioning, Generator, Layout, Model, Request, generate_each, requests};
 use crate::{Error, Result};
@@ -125,7 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     if let Output::Grid(_) = output {
         // Laid out in the host's memory, whatever draws them.
-        check_grid(requests.len(), image_size, CpuExecutor::new(1).free_memory())?;
+        check_grid(requests.len(), image_size, free_host_memory())?;
     }
     let precision = args.precision.elem();
     let vq_precision = Some(args.painter.elem(executor.as_ref())?);

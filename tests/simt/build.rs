@@ -1,5 +1,6 @@
-//! Compiles the kernels and the runtime with the machine's C++ compiler into one shared object for each
-//! build, and once more with a CUDA driver before them. Objects are kept by a hash of what they are made from, so that a changed kernel costs one file.
+//! Compiles the kernels and the runtime with the machine's C++ compiler into one shared object for each build, and
+//! into one that is a CUDA driver, too. Objects are kept by a hash of what they are made from, so that a changed kernel
+//! costs one file.
 
 use std::env;
 use std::fs;

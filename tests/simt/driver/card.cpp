@@ -13,10 +13,12 @@ namespace {
 std::atomic<bool> started{false};
 std::atomic<int> misuses{0};
 
+std::string chosen;
+
 Card read_card() {
   Card card;
   const char* said = getenv("SIMT_CARD");
-  std::istringstream words(said ? said : "");
+  std::istringstream words(chosen + " " + (said ? said : ""));
   for (std::string word; words >> word;) {
     const size_t middle = word.find('=');
     const std::string name = word.substr(0, middle);
@@ -27,6 +29,7 @@ Card read_card() {
                             : name == "multiprocessors" ? &card.multiprocessors
                             : name == "shared_bytes"    ? &card.shared_bytes
                             : name == "memory_bytes"    ? &card.memory_bytes
+                            : name == "pages"           ? &card.pages
                             : name == "fault"           ? &card.fault
                             : name == "rate"            ? &card.rate
                                                         : nullptr;
@@ -106,6 +109,9 @@ Result misuse(Result result, const char* call, const std::string& why) {
 
 using namespace driver;
 
+// Properties of the card, before those that the variable says; before any other call.
+extern "C" SIMT_PUBLIC void simt_driver_card(const char* properties) { chosen = properties; }
+
 // How often the driver was used in a way that it should not be.
 extern "C" SIMT_PUBLIC int simt_driver_misuses() { return misuses; }
 
@@ -134,7 +140,7 @@ CUDA_CALL cuDeviceGet(int* device, int number) {
 
 CUDA_CALL cuDeviceGetName(char* name, int bytes, int device) {
   if (const Result wrong = started_card(__func__, device)) return wrong;
-  snprintf(name, size_t(bytes), "SIMT executor");
+  snprintf(name, size_t(bytes), "SIMT executor %d", device);
   return SUCCESS;
 }
 
@@ -145,7 +151,7 @@ CUDA_CALL cuDeviceGetAttribute(int* value, int attribute, int device) {
     case COMPUTE_CAPABILITY_MAJOR: *value = int(card().major); return SUCCESS;
     case COMPUTE_CAPABILITY_MINOR: *value = int(card().minor); return SUCCESS;
     case SHARED_BYTES_OF_A_BLOCK: *value = int(card().shared_bytes); return SUCCESS;
-    case READS_THE_HOSTS_PAGES: *value = 1; return SUCCESS;
+    case READS_THE_HOSTS_PAGES: *value = int(card().pages); return SUCCESS;
   }
   return misuse(INVALID_VALUE, __func__, "attribute " + std::to_string(attribute) + " is not known here");
 }

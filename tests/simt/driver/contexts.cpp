@@ -13,23 +13,31 @@ namespace {
 // The calling thread's contexts, the current one last.
 thread_local std::vector<Context*> stack;
 
+std::mutex contexts_mutex;
+std::vector<Context*>& contexts = *new std::vector<Context*>;
+
 struct Allocation {
-  Context* context;  // null: of a pool, which is the card's
+  Context* context;  // null: of a pool, which is a card's
+  int device;
   size_t bytes;
   bool of_the_host;
 };
 
 std::mutex memory_mutex;
-std::map<uint64_t, Allocation> allocations;
+// Never destroyed: threads may still call when the process ends.
+std::map<uint64_t, Allocation>& allocations = *new std::map<uint64_t, Allocation>;
 size_t used_bytes = 0;
 
-// The primary context of the card, and how many retain it.
+// The primary context of a card, and how many retain it.
+struct Primary {
+  Context* context = nullptr;
+  int retained = 0;
+};
 std::mutex primary_mutex;
-Context* primary = nullptr;
-int retained = 0;
+std::map<int, Primary>& primaries = *new std::map<int, Primary>;
 
 // As aligned as a driver's.
-Result allocate(const char* call, Context* context, size_t bytes, bool of_the_host, uint64_t* address) {
+Result allocate(const char* call, Context* context, bool of_a_pool, size_t bytes, bool of_the_host, uint64_t* address) {
   if (bytes == 0) return misuse(INVALID_VALUE, call, "no bytes");
   const size_t rounded = simt::round_up(bytes, 256);
   std::scoped_lock lock(runtime, memory_mutex);
@@ -38,7 +46,7 @@ Result allocate(const char* call, Context* context, size_t bytes, bool of_the_ho
   if (!memory) return OUT_OF_MEMORY;
   if (!of_the_host) used_bytes += rounded;
   *address = reinterpret_cast<uint64_t>(memory);
-  allocations[*address] = {context, rounded, of_the_host};
+  allocations[*address] = {of_a_pool ? nullptr : context, context->device, rounded, of_the_host};
   return SUCCESS;
 }
 
@@ -79,9 +87,11 @@ void tell_what_is_left(Context* context) {
   if (left) misuse(SUCCESS, "cuCtxDestroy_v2", std::to_string(left) + " buffers, streams, events or graphs are left");
 }
 
-Context* make_context() {
-  Context* context = new Context();
+Context* make_context(int device) {
+  Context* context = new Context(device);
   context->default_stream = make_stream(context);
+  std::lock_guard<std::mutex> lock(contexts_mutex);
+  contexts.push_back(context);
   return context;
 }
 
@@ -120,36 +130,45 @@ Object::Object(Kind kind, Context* context) : kind(kind), context(context) {
   context->objects.push_back(this);
 }
 
-Context::Context() : Object(Kind::Context, this) { objects.push_back(this); }
+Context::Context(int device) : Object(Kind::Context, this), device(device) { objects.push_back(this); }
 
-Result enter(const char* call, Context** context) {
+Result current(const char* call, Context** context) {
   if (!initialized()) return misuse(NOT_INITIALIZED, call, "cuInit was not called");
   if (stack.empty()) return misuse(INVALID_CONTEXT, call, "the thread is in no context");
   *context = stack.back();
   if (!(*context)->alive) return misuse(CONTEXT_IS_DESTROYED, call, "the context is destroyed");
-  return Result((*context)->fault.load());
+  return SUCCESS;
 }
 
 Result check(const char* call, Kind kind, const Object* object, const Context* context) {
   const std::string name = name_of(kind);
   if (!object) return misuse(INVALID_HANDLE, call, "no " + name);
-  if (object->kind != kind) return misuse(INVALID_HANDLE, call, "a " + std::string(name_of(object->kind)) + ", not a " + name);
+  if (object->kind != kind) return misuse(INVALID_HANDLE, call, "a handle of another kind, not of a " + name);
   if (!object->alive) return misuse(INVALID_HANDLE, call, "a destroyed " + name);
   if (object->context != context) return misuse(INVALID_CONTEXT, call, "a " + name + " of another context");
   return SUCCESS;
 }
 
-bool is_memory(uint64_t address, size_t bytes) {
+bool is_memory(const Context* context, uint64_t address, size_t bytes) {
   std::lock_guard<std::mutex> lock(memory_mutex);
   auto after = allocations.upper_bound(address);
   if (after == allocations.begin()) return false;
   const auto& [start, allocation] = *std::prev(after);
+  if (allocation.context && allocation.context != context) return false;
   return address + bytes <= start + allocation.bytes;
 }
 
 }  // namespace driver
 
 using namespace driver;
+
+// Contexts of a card that are alive.
+extern "C" SIMT_PUBLIC int simt_driver_contexts(int device) {
+  std::lock_guard<std::mutex> lock(contexts_mutex);
+  int alive = 0;
+  for (const Context* context : contexts) alive += context->device == device && context->alive;
+  return alive;
+}
 
 // Contexts that the calling thread has entered and not left.
 extern "C" SIMT_PUBLIC size_t simt_driver_entered() { return stack.size(); }
@@ -160,13 +179,14 @@ CUDA_CALL cuCtxCreate_v4(Context** context, void* parameters, unsigned flags, in
   if (!initialized()) return misuse(NOT_INITIALIZED, __func__, "cuInit was not called");
   if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, __func__, "there is no such card");
   if (parameters || flags) return misuse(INVALID_VALUE, __func__, "parameters and flags are not known here");
-  *context = make_context();
+  *context = make_context(device);
   stack.push_back(*context);
   return SUCCESS;
 }
 
 CUDA_CALL cuCtxDestroy_v2(Context* context) {
   CHECK(Kind::Context, context, context);
+  if (!stack.empty() && stack.back() == context) stack.pop_back();
   destroy(context);
   return SUCCESS;
 }
@@ -186,22 +206,24 @@ CUDA_CALL cuCtxPopCurrent_v2(Context** context) {
 
 CUDA_CALL cuCtxGetDevice(int* device) {
   IN_CONTEXT(context);
-  *device = 0;
+  *device = context->device;
   return SUCCESS;
 }
 
 CUDA_CALL cuDevicePrimaryCtxRetain(Context** context, int device) {
   if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, __func__, "there is no such card");
   std::lock_guard<std::mutex> lock(primary_mutex);
-  if (retained++ == 0) primary = make_context();
-  *context = primary;
+  Primary& primary = primaries[device];
+  if (primary.retained++ == 0) primary.context = make_context(device);
+  *context = primary.context;
   return SUCCESS;
 }
 
-CUDA_CALL cuDevicePrimaryCtxRelease_v2(int) {
+CUDA_CALL cuDevicePrimaryCtxRelease_v2(int device) {
   std::lock_guard<std::mutex> lock(primary_mutex);
-  if (retained == 0) return misuse(INVALID_CONTEXT, __func__, "nobody retains the primary context");
-  if (--retained == 0) destroy(primary);
+  Primary& primary = primaries[device];
+  if (primary.retained == 0) return misuse(INVALID_CONTEXT, __func__, "nobody retains the primary context");
+  if (--primary.retained == 0) destroy(primary.context);
   return SUCCESS;
 }
 
@@ -218,13 +240,13 @@ CUDA_CALL cuMemGetInfo_v2(size_t* free, size_t* total) {
 CUDA_CALL cuMemAlloc_v2(uint64_t* address, size_t bytes) {
   IN_CONTEXT(context);
   NOT_CAPTURING;
-  return allocate(__func__, context, bytes, false, address);
+  return allocate(__func__, context, false, bytes, false, address);
 }
 
 // Of the card's pool; there at once.
 CUDA_CALL cuMemAllocAsync(uint64_t* address, size_t bytes, Object*) {
   IN_CONTEXT(context);
-  return allocate(__func__, nullptr, bytes, false, address);
+  return allocate(__func__, context, true, bytes, false, address);
 }
 
 CUDA_CALL cuMemFree_v2(uint64_t address) {
@@ -239,7 +261,7 @@ CUDA_CALL cuMemHostAlloc(void** host, size_t bytes, unsigned flags) {
   NOT_CAPTURING;
   if (flags != DEVICEMAP) return misuse(INVALID_VALUE, __func__, "flags other than CU_MEMHOSTALLOC_DEVICEMAP");
   uint64_t address = 0;
-  const Result result = allocate(__func__, context, bytes, true, &address);
+  const Result result = allocate(__func__, context, false, bytes, true, &address);
   *host = reinterpret_cast<void*>(address);
   return result;
 }
@@ -247,8 +269,8 @@ CUDA_CALL cuMemHostAlloc(void** host, size_t bytes, unsigned flags) {
 CUDA_CALL cuMemHostGetDevicePointer_v2(uint64_t* address, void* host, unsigned flags) {
   IN_CONTEXT(context);
   if (flags != 0) return misuse(INVALID_VALUE, __func__, "flags must be 0");
-  if (!is_memory(reinterpret_cast<uint64_t>(host), 1)) return misuse(INVALID_VALUE, __func__, "no such memory");
   *address = reinterpret_cast<uint64_t>(host);
+  if (!is_memory(context, *address, 1)) return misuse(INVALID_VALUE, __func__, "no such memory");
   return SUCCESS;
 }
 
@@ -267,7 +289,7 @@ CUDA_CALL cuPointerGetAttribute(void* value, int attribute, uint64_t address) {
   if (address >= start + allocation.bytes) return INVALID_VALUE;
   switch (attribute) {
     case CONTEXT: *static_cast<Context**>(value) = allocation.context; return SUCCESS;
-    case DEVICE_ORDINAL: *static_cast<int*>(value) = 0; return SUCCESS;
+    case DEVICE_ORDINAL: *static_cast<int*>(value) = allocation.device; return SUCCESS;
   }
   return misuse(INVALID_VALUE, __func__, "attribute " + std::to_string(attribute) + " is not known here");
 }

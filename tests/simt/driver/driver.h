@@ -1,8 +1,9 @@
 // driver.h
 // A CUDA driver whose card is the SIMT executor: a libcuda.so with the calls that the program makes, so that what
-// stands between plans and NVIDIA's driver runs where there is no GPU. Streams are threads, and do their work as late as
-// they like; the host's memory is read when a copy runs, not when it is asked for. What a driver refuses, or leaves
-// undefined, is refused and said on standard error: a line beginning with `libcuda: `.
+// stands between plans and NVIDIA's driver runs where there is no GPU. Streams are threads of their own: nothing has
+// happened yet when a call returns but what the call promises. What a driver refuses, or leaves undefined, is refused and
+// said on standard error: a line beginning with `libcuda: `. Unknown here are the static shared memory of kernels, which
+// counts against a block's on a card, and launches that overlap.
 //
 //   card.cpp      the card and its properties; words for errors
 //   contexts.cpp  contexts, and what lives in them: memory, modules, functions
@@ -60,7 +61,7 @@ enum Result : int {
 
 // ---- card.cpp
 
-// By the variable SIMT_CARD: `name=number` each, with a space between two.
+// By the variable SIMT_CARD: `name=number` each, with a space between two; of two of one name the last counts.
 struct Card {
   int64_t cards = 1;
   int64_t driver = 13000;  // CUDA's version, as the driver tells it
@@ -68,7 +69,8 @@ struct Card {
   int64_t multiprocessors = 4;
   int64_t shared_bytes = 227 * 1024;   // of a block, at most
   int64_t memory_bytes = 1ll << 30;
-  int64_t fault = 0;                   // the so manieth launch reads where no memory is
+  int64_t pages = 1;                   // 1: copies read the host's memory when they run, 0: when they are asked for
+  int64_t fault = 0;                   // the n-th launch reads where no memory is; 0 for none
   int64_t rate = 1;                    // 0: the kernel of the arithmetic rate, hours of it here, does nothing
 };
 const Card& card();
@@ -92,20 +94,28 @@ struct Object {
 };
 
 struct Context : Object {
+  const int device;
   std::atomic<int> fault{SUCCESS};  // its last error: nothing works in it any more
   Object* default_stream;
   std::mutex mutex;
   std::vector<Object*> objects;
 
-  Context();
+  explicit Context(int device);
 };
 
-// The context that the calling thread is in; else why nothing can be done.
-Result enter(const char* call, Context**);
+// The context that the calling thread is in; else why there is none.
+Result current(const char* call, Context**);
 
-#define IN_CONTEXT(name) \
-  Context* name;         \
-  if (const Result wrong = enter(__func__, &name)) return wrong
+// Only where no fault has ended it.
+#define IN_CONTEXT(name)                                             \
+  Context* name;                                                     \
+  if (const Result wrong = current(__func__, &name)) return wrong;   \
+  if (const Result fault = Result(name->fault.load())) return fault
+
+// For what waits, or ends what was begun: the fault is told afterwards.
+#define IN_ANY_CONTEXT(name) \
+  Context* name;             \
+  if (const Result wrong = current(__func__, &name)) return wrong
 
 // Whether a handle is of its kind, alive, and of this context.
 Result check(const char* call, Kind, const Object*, const Context*);
@@ -116,12 +126,12 @@ Result check(const char* call, Kind, const Object*, const Context*);
 struct Function : Object {
   std::string name;
   std::vector<uint32_t> sizes;       // of the parameters in bytes
-  uint32_t shared_bytes = 48 * 1024;  // that a launch may have
+  std::atomic<uint32_t> shared_bytes{48 * 1024};  // that a launch may have
   explicit Function(Context* context) : Object(Kind::Function, context) {}
 };
 
-// Whether all of it is allocated.
-bool is_memory(uint64_t address, size_t bytes);
+// Whether all of it is allocated, in this context or in the card's pool.
+bool is_memory(const Context*, uint64_t address, size_t bytes);
 
 // ---- streams.cpp
 

@@ -22,7 +22,7 @@ struct Node {
 thread_local int captures = 0;
 
 std::atomic<int64_t> launches{0};
-std::atomic<int64_t> launch_with_a_fault{card().fault};
+std::atomic<int64_t> launch_with_a_fault{-1};  // by the card's property
 
 }  // namespace
 
@@ -96,7 +96,8 @@ namespace {
 
 // On the stream's thread.
 void run(Context* context, const Node& node) {
-  if (++launches == launch_with_a_fault) {
+  const int64_t with_a_fault = launch_with_a_fault < 0 ? card().fault : launch_with_a_fault.load();
+  if (++launches == with_a_fault) {
     context->fault = ILLEGAL_ADDRESS;
     return;
   }
@@ -136,6 +137,8 @@ Result copy(const char* call, Context* context, Stream* stream, void* to, const 
   stream->ask([=] { memcpy(to, from, bytes); });
   return SUCCESS;
 }
+
+uint64_t volume(const unsigned (&dimensions)[3]) { return uint64_t(dimensions[0]) * dimensions[1] * dimensions[2]; }
 
 Result fault_of(const Context* context) { return Result(context->fault.load()); }
 
@@ -191,7 +194,7 @@ struct Config {
 
 using namespace driver;
 
-// From the next launch on, the so manieth reads where no memory is; 0 for none.
+// The n-th launch from here on reads where no memory is; 0 for none.
 extern "C" SIMT_PUBLIC void simt_driver_fault(int64_t number) {
   launch_with_a_fault = number ? launches + number : 0;
 }
@@ -216,7 +219,7 @@ CUDA_CALL cuStreamDestroy_v2(Stream* stream) {
 }
 
 CUDA_CALL cuStreamSynchronize(Stream* stream) {
-  IN_CONTEXT(context);
+  IN_ANY_CONTEXT(context);
   STREAM(stream, context);
   OUTSIDE_CAPTURE(stream);
   wait_for(stream);
@@ -224,6 +227,7 @@ CUDA_CALL cuStreamSynchronize(Stream* stream) {
 }
 
 CUDA_CALL cuStreamGetCtx(Stream* stream, Context** context) {
+  if (!stream) return misuse(INVALID_HANDLE, __func__, "the default stream is the current context's");
   CHECK(Kind::Stream, stream, stream->context);
   *context = stream->context;
   return SUCCESS;
@@ -231,19 +235,26 @@ CUDA_CALL cuStreamGetCtx(Stream* stream, Context** context) {
 
 CUDA_CALL cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream* stream) {
   IN_CONTEXT(context);
-  if (!is_memory(to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
-  return copy(__func__, context, stream, reinterpret_cast<void*>(to), from, bytes);
+  if (!is_memory(context, to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
+  if (card().pages) return copy(__func__, context, stream, reinterpret_cast<void*>(to), from, bytes);
+  // The driver has the bytes when it returns, the card has them later.
+  const auto kept = std::make_shared<std::vector<unsigned char>>(bytes);
+  memcpy(kept->data(), from, bytes);
+  STREAM(stream, context);
+  OUTSIDE_CAPTURE(stream);
+  stream->ask([=] { memcpy(reinterpret_cast<void*>(to), kept->data(), bytes); });
+  return SUCCESS;
 }
 
 CUDA_CALL cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) {
   IN_CONTEXT(context);
-  if (!is_memory(from, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
+  if (!is_memory(context, from, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
   return copy(__func__, context, stream, to, reinterpret_cast<void*>(from), bytes);
 }
 
 CUDA_CALL cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream* stream) {
   IN_CONTEXT(context);
-  if (!is_memory(to, bytes) || !is_memory(from, bytes)) {
+  if (!is_memory(context, to, bytes) || !is_memory(context, from, bytes)) {
     return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
   }
   return copy(__func__, context, stream, reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
@@ -253,7 +264,7 @@ CUDA_CALL cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream*
 CUDA_CALL cuMemsetD8_v2(uint64_t to, unsigned char value, size_t bytes) {
   IN_CONTEXT(context);
   NOT_CAPTURING;
-  if (!is_memory(to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
+  if (!is_memory(context, to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
   static_cast<Stream*>(context->default_stream)->ask([=] { memset(reinterpret_cast<void*>(to), value, bytes); });
   return SUCCESS;
 }
@@ -287,7 +298,7 @@ CUDA_CALL cuEventRecord(Event* event, Stream* stream) {
 }
 
 CUDA_CALL cuEventSynchronize(Event* event) {
-  IN_CONTEXT(context);
+  IN_ANY_CONTEXT(context);
   CHECK(Kind::Event, event, context);
   Stream* stream;
   uint64_t point;
@@ -308,6 +319,9 @@ CUDA_CALL cuLaunchKernelEx(const Config* config, Function* function, void** argu
   Stream* stream = config->stream;
   STREAM(stream, context);
   if (extra) return misuse(INVALID_VALUE, __func__, "arguments in a buffer are not known here");
+  if (volume(config->block) == 0 || volume(config->block) > 1024 || volume(config->grid) == 0) {
+    return misuse(INVALID_VALUE, __func__, function->name + ": no grid, or no block, of these dimensions");
+  }
   if (config->shared_bytes > function->shared_bytes) {
     return misuse(INVALID_VALUE, __func__, "more shared memory than was asked for, by " + function->name);
   }
@@ -356,7 +370,7 @@ CUDA_CALL cuStreamBeginCapture_v2(Stream* stream, int mode) {
 }
 
 CUDA_CALL cuStreamEndCapture(Stream* stream, Graph** graph) {
-  IN_CONTEXT(context);
+  IN_ANY_CONTEXT(context);
   CHECK(Kind::Stream, stream, context);
   *graph = nullptr;
   if (!stream->capture) return misuse(CAPTURE_UNMATCHED, __func__, "the stream is not capturing");
@@ -366,9 +380,9 @@ CUDA_CALL cuStreamEndCapture(Stream* stream, Graph** graph) {
   captures--;
   Graph* captured = stream->capture;
   stream->capture = nullptr;
-  if (stream->invalidated) {
+  if (stream->invalidated || context->fault != SUCCESS) {
     captured->alive = false;
-    return CAPTURE_INVALIDATED;
+    return context->fault == SUCCESS ? CAPTURE_INVALIDATED : fault_of(context);
   }
   *graph = captured;
   return SUCCESS;

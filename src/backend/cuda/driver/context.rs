@@ -72,10 +72,8 @@ impl Context {
         };
         // SAFETY: the context lives while the lock is held.
         self.check(unsafe { sys::cuCtxPushCurrent_v2(context) }, || "entering the context".into())?;
-        let result = calls();
-        // SAFETY: takes off what was put on above.
-        unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
-        result
+        let _left = Entered;
+        calls()
     }
 
     /// An error that tells what was done; a fault is remembered.
@@ -95,6 +93,16 @@ impl Context {
             // SAFETY: the handle is taken, so it is destroyed once; the lock says that no call is under way.
             unsafe { sys::cuCtxDestroy_v2(context) };
         }
+    }
+}
+
+/// Leaves the context that was entered, even where calls panic: the thread may be another program's.
+struct Entered;
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // SAFETY: takes off what was put on before this was made.
+        unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
     }
 }
 
@@ -121,6 +129,10 @@ fn ends_context(result: CUresult) -> bool {
             | C::CUDA_ERROR_CONTEXT_IS_DESTROYED
             | C::CUDA_ERROR_ECC_UNCORRECTABLE
             | C::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | C::CUDA_ERROR_CONTAINED
+            | C::CUDA_ERROR_EXTERNAL_DEVICE
+            | C::CUDA_ERROR_MPS_CLIENT_TERMINATED
+            | C::CUDA_ERROR_TENSOR_MEMORY_LEAK
             | C::CUDA_ERROR_UNKNOWN
     )
 }

@@ -245,8 +245,11 @@ impl Device for CudaDevice {
             // The zeros are written on the default stream, beside which the others run: wait for them here.
             // SAFETY: the null stream is the default one.
             let done = unsafe { sys::cuStreamSynchronize(std::ptr::null_mut()) };
-            for result in [zeroed, done] {
-                context.check(result, || format!("zeroing {bytes} bytes"))?;
+            let checked = [zeroed, done].map(|result| context.check(result, || format!("zeroing {bytes} bytes")));
+            if let Some(error) = checked.into_iter().find_map(Result::err) {
+                // SAFETY: nobody else knows it.
+                unsafe { sys::cuMemFree_v2(address) };
+                return Err(error);
             }
             Ok(Ptr(address))
         })
@@ -262,7 +265,11 @@ impl Device for CudaDevice {
             unsafe { std::ptr::write_bytes(host.cast::<u8>(), 0, bytes) };
             // SAFETY: the memory was allocated to be mapped.
             let mapped = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, host, 0) };
-            self.0.context.check(mapped, || "mapping host memory".into())?;
+            if let Err(error) = self.0.context.check(mapped, || "mapping host memory".into()) {
+                // SAFETY: nobody else knows it.
+                unsafe { sys::cuMemFreeHost(host) };
+                return Err(error);
+            }
             Ok(Mapped { device: Ptr(address), host: host.cast() })
         })
     }

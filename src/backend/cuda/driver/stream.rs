@@ -153,17 +153,25 @@ impl CudaStream {
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends what was begun above, whether all went well or not.
         let ended = unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) };
-        enqueued?;
-        self.check(ended, "ending a capture")?;
+        let captured = enqueued.and_then(|()| self.check(ended, "ending a capture"));
         let mut exec = std::ptr::null_mut();
-        // SAFETY: the graph was captured above.
-        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) };
-        // SAFETY: what was made of it needs it no more.
-        unsafe { sys::cuGraphDestroy(graph) };
-        self.check(made, &format!("making a graph of {} launches", launches.len()))?;
+        let made = captured.and_then(|()| {
+            // SAFETY: the graph was captured above.
+            let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0) };
+            self.check(made, &format!("making a graph of {} launches", launches.len()))
+        });
+        if !graph.is_null() {
+            // SAFETY: what was made of it needs it no more.
+            unsafe { sys::cuGraphDestroy(graph) };
+        }
+        made?;
         // SAFETY: graph and stream are of this context.
-        self.check(unsafe { sys::cuGraphUpload(exec, self.raw) }, "uploading a graph")?;
-        Ok(exec)
+        let uploaded = self.check(unsafe { sys::cuGraphUpload(exec, self.raw) }, "uploading a graph");
+        if uploaded.is_err() {
+            // SAFETY: nobody else knows it.
+            unsafe { sys::cuGraphExecDestroy(exec) };
+        }
+        uploaded.map(|()| exec)
     }
 
     /// Launches a graph `times` times, no further ahead of the device than two marks. In the context.
