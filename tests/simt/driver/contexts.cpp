@@ -1,6 +1,5 @@
 // contexts.cpp
 // Contexts, and what lives in them: memory, modules, functions.
-#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -77,6 +76,7 @@ Result give_back(const char* call, Context* context, uint64_t address, bool of_t
 
 // What is still there when a context ends that no fault has ended.
 void tell_what_is_left(Context* context) {
+  std::lock_guard<std::mutex> lock(memory_mutex);
   int left = 0;
   for (Object* object : context->objects) {
     const Kind kind = object->kind;
@@ -96,11 +96,11 @@ Context* make_context(int device) {
 }
 
 void destroy(Context* context) {
+  if (context->fault == SUCCESS) tell_what_is_left(context);
   for (Object* object : std::vector<Object*>(context->objects)) {
     if (object->kind == Kind::Stream && object->alive) end(object);
   }
   std::scoped_lock lock(runtime, memory_mutex);
-  if (context->fault == SUCCESS) tell_what_is_left(context);
   for (auto at = allocations.begin(); at != allocations.end();) {
     const auto next = std::next(at);
     if (at->second.context == context) release(at);
