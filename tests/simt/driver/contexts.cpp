@@ -74,17 +74,32 @@ Result give_back(const char* call, Context* context, uint64_t address, bool of_t
   return context->fault == SUCCESS ? SUCCESS : Result(context->fault.load());
 }
 
+const char* name_of(Kind kind) {
+  switch (kind) {
+    case Kind::Context: return "context";
+    case Kind::Module: return "module";
+    case Kind::Function: return "function";
+    case Kind::Stream: return "stream";
+    case Kind::Event: return "event";
+    case Kind::Graph: return "graph";
+    case Kind::Exec: return "executable graph";
+  }
+  return "object";
+}
+
 // What is still there when a context ends that no fault has ended.
 void tell_what_is_left(Context* context) {
   std::lock_guard<std::mutex> lock(memory_mutex);
-  int left = 0;
+  std::string left;
   for (Object* object : context->objects) {
     const Kind kind = object->kind;
     const bool counts = kind == Kind::Stream || kind == Kind::Event || kind == Kind::Graph || kind == Kind::Exec;
-    left += counts && object->alive && object != context->default_stream;
+    if (counts && object->alive && object != context->default_stream) left += std::string(" a ") + name_of(kind);
   }
-  for (const auto& [address, allocation] : allocations) left += allocation.context == context;
-  if (left) misuse(SUCCESS, "cuCtxDestroy_v2", std::to_string(left) + " buffers, streams, events or graphs are left");
+  for (const auto& [address, allocation] : allocations) {
+    if (allocation.context == context) left += " " + std::to_string(allocation.bytes) + " bytes";
+  }
+  if (!left.empty()) misuse(SUCCESS, "cuCtxDestroy_v2", "left behind are" + left);
 }
 
 Context* make_context(int device) {
@@ -107,19 +122,6 @@ void destroy(Context* context) {
     at = next;
   }
   for (Object* object : context->objects) object->alive = false;
-}
-
-const char* name_of(Kind kind) {
-  switch (kind) {
-    case Kind::Context: return "context";
-    case Kind::Module: return "module";
-    case Kind::Function: return "function";
-    case Kind::Stream: return "stream";
-    case Kind::Event: return "event";
-    case Kind::Graph: return "graph";
-    case Kind::Exec: return "executable graph";
-  }
-  return "object";
 }
 
 }  // namespace
