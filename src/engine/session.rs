@@ -19,8 +19,9 @@ use crate::{Error, Result};
 /// they are done. What a request gets does not depend on its company.
 ///
 /// One thread owns the device; the handle is `Send` and `Sync`, and all its functions may be called from anywhere,
-/// but for [`Session::wait_ended`] from a receiver of events too. There is no global state: several sessions live side by side. Dropping the handle
-/// ends all requests with [`Error::Ended`] and waits for the thread; [`Session::drain`] lets them be done first.
+/// but for [`Session::wait_ended`] from a receiver of events too. There is no global state: several sessions live side
+/// by side. Dropping the handle ends all requests with [`Error::Ended`] and waits for the thread; [`Session::drain`] lets
+/// them be done first.
 ///
 /// ```
 /// use smalti::{Event, Model, ModelFiles, Request, Session, SessionOptions};

@@ -83,12 +83,6 @@ enum Attribute : int {
   READS_THE_HOSTS_PAGES = 100,
 };
 
-Result started_card(const char* call, int device) {
-  if (!initialized()) return misuse(NOT_INITIALIZED, call, "cuInit was not called");
-  if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, call, "there is no such card");
-  return SUCCESS;
-}
-
 }  // namespace
 
 const Card& card() {
@@ -96,7 +90,11 @@ const Card& card() {
   return card;
 }
 
-bool initialized() { return started; }
+Result check_card(const char* call, int device) {
+  if (!started) return misuse(NOT_INITIALIZED, call, "cuInit was not called");
+  if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, call, "there is no such card");
+  return SUCCESS;
+}
 
 Result misuse(Result result, const char* call, const std::string& why) {
   misuses++;
@@ -128,24 +126,24 @@ CUDA_CALL cuDriverGetVersion(int* version) {
 }
 
 CUDA_CALL cuDeviceGetCount(int* count) {
-  if (!initialized()) return misuse(NOT_INITIALIZED, __func__, "cuInit was not called");
+  if (!started) return misuse(NOT_INITIALIZED, __func__, "cuInit was not called");
   *count = int(card().cards);
   return SUCCESS;
 }
 
 CUDA_CALL cuDeviceGet(int* device, int number) {
   *device = number;
-  return started_card(__func__, number);
+  return check_card(__func__, number);
 }
 
 CUDA_CALL cuDeviceGetName(char* name, int bytes, int device) {
-  if (const Result wrong = started_card(__func__, device)) return wrong;
+  if (const Result wrong = check_card(__func__, device)) return wrong;
   snprintf(name, size_t(bytes), "SIMT executor %d", device);
   return SUCCESS;
 }
 
 CUDA_CALL cuDeviceGetAttribute(int* value, int attribute, int device) {
-  if (const Result wrong = started_card(__func__, device)) return wrong;
+  if (const Result wrong = check_card(__func__, device)) return wrong;
   switch (attribute) {
     case MULTIPROCESSORS: *value = int(card().multiprocessors); return SUCCESS;
     case COMPUTE_CAPABILITY_MAJOR: *value = int(card().major); return SUCCESS;

@@ -71,7 +71,7 @@ Result give_back(const char* call, Context* context, uint64_t address, bool of_t
     return misuse(INVALID_VALUE, call, "no such memory");
   }
   release(found);
-  return context->fault == SUCCESS ? SUCCESS : Result(context->fault.load());
+  return fault_of(context);
 }
 
 const char* name_of(Kind kind) {
@@ -135,7 +135,6 @@ Object::Object(Kind kind, Context* context) : kind(kind), context(context) {
 Context::Context(int device) : Object(Kind::Context, this), device(device) { objects.push_back(this); }
 
 Result current(const char* call, Context** context) {
-  if (!initialized()) return misuse(NOT_INITIALIZED, call, "cuInit was not called");
   if (stack.empty()) return misuse(INVALID_CONTEXT, call, "the thread is in no context");
   *context = stack.back();
   if (!(*context)->alive) return misuse(CONTEXT_IS_DESTROYED, call, "the context is destroyed");
@@ -178,8 +177,7 @@ extern "C" SIMT_PUBLIC size_t simt_driver_entered() { return stack.size(); }
 // ---- contexts
 
 CUDA_CALL cuCtxCreate_v4(Context** context, void* parameters, unsigned flags, int device) {
-  if (!initialized()) return misuse(NOT_INITIALIZED, __func__, "cuInit was not called");
-  if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, __func__, "there is no such card");
+  if (const Result wrong = check_card(__func__, device)) return wrong;
   if (parameters || flags) return misuse(INVALID_VALUE, __func__, "parameters and flags are not known here");
   *context = make_context(device);
   stack.push_back(*context);
@@ -213,7 +211,7 @@ CUDA_CALL cuCtxGetDevice(int* device) {
 }
 
 CUDA_CALL cuDevicePrimaryCtxRetain(Context** context, int device) {
-  if (device < 0 || device >= card().cards) return misuse(INVALID_DEVICE, __func__, "there is no such card");
+  if (const Result wrong = check_card(__func__, device)) return wrong;
   std::lock_guard<std::mutex> lock(primary_mutex);
   Primary& primary = primaries[device];
   if (primary.retained++ == 0) primary.context = make_context(device);

@@ -67,15 +67,16 @@ struct Card {
   int64_t driver = 13000;  // CUDA's version, as the driver tells it
   int64_t major = 9, minor = 0;
   int64_t multiprocessors = 4;
-  int64_t shared_bytes = 227 * 1024;   // of a block, at most
+  int64_t shared_bytes = 227 * 1024;  // of a block, at most
   int64_t memory_bytes = 1ll << 30;
-  int64_t pages = 1;                   // 1: copies read the host's memory when they run, 0: when they are asked for
-  int64_t fault = 0;                   // the n-th launch reads where no memory is; 0 for none
-  int64_t rate = 1;                    // 0: the kernel of the arithmetic rate, hours of it here, does nothing
+  int64_t pages = 1;  // 1: copies read the host's memory when they run, 0: when they are asked for
+  int64_t fault = 0;  // the n-th launch reads where no memory is; 0 for none
+  int64_t rate = 1;   // 0: the kernel of the arithmetic rate, hours of it here, does nothing
 };
 const Card& card();
 
-bool initialized();
+// Whether the driver was started and has this card.
+Result check_card(const char* call, int device);
 
 // Tells of a call that should not have been made so, and returns its result.
 Result misuse(Result, const char* call, const std::string& why);
@@ -106,16 +107,17 @@ struct Context : Object {
 // The context that the calling thread is in; else why there is none.
 Result current(const char* call, Context**);
 
-// Only where no fault has ended it.
-#define IN_CONTEXT(name)                                             \
-  Context* name;                                                     \
-  if (const Result wrong = current(__func__, &name)) return wrong;   \
-  if (const Result fault = Result(name->fault.load())) return fault
+inline Result fault_of(const Context* context) { return Result(context->fault.load()); }
 
-// For what waits, or ends what was begun: the fault is told afterwards.
+// For what waits, or ends what was begun: a fault is told afterwards.
 #define IN_ANY_CONTEXT(name) \
   Context* name;             \
   if (const Result wrong = current(__func__, &name)) return wrong
+
+// Only where no fault has ended it.
+#define IN_CONTEXT(name) \
+  IN_ANY_CONTEXT(name);  \
+  if (const Result fault = fault_of(name)) return fault
 
 // Whether a handle is of its kind, alive, and of this context.
 Result check(const char* call, Kind, const Object*, const Context*);
@@ -125,7 +127,7 @@ Result check(const char* call, Kind, const Object*, const Context*);
 
 struct Function : Object {
   std::string name;
-  std::vector<uint32_t> sizes;       // of the parameters in bytes
+  std::vector<uint32_t> sizes;                    // of the parameters in bytes
   std::atomic<uint32_t> shared_bytes{48 * 1024};  // that a launch may have
   explicit Function(Context* context) : Object(Kind::Function, context) {}
 };

@@ -131,16 +131,18 @@ Result outside_capture(const char* call, Stream* stream) {
 #define OUTSIDE_CAPTURE(stream) \
   if (const Result wrong = outside_capture(__func__, stream)) return wrong
 
-Result copy(const char* call, Context* context, Stream* stream, void* to, const void* from, size_t bytes) {
+Result enqueue(const char* call, Context* context, Stream* stream, std::function<void()> task) {
   if (const Result wrong = stream_of(call, context, &stream)) return wrong;
   if (const Result wrong = outside_capture(call, stream)) return wrong;
-  stream->ask([=] { memcpy(to, from, bytes); });
+  stream->ask(std::move(task));
   return SUCCESS;
 }
 
-uint64_t volume(const unsigned (&dimensions)[3]) { return uint64_t(dimensions[0]) * dimensions[1] * dimensions[2]; }
+Result copy(const char* call, Context* context, Stream* stream, void* to, const void* from, size_t bytes) {
+  return enqueue(call, context, stream, [=] { memcpy(to, from, bytes); });
+}
 
-Result fault_of(const Context* context) { return Result(context->fault.load()); }
+uint64_t volume(const unsigned (&dimensions)[3]) { return uint64_t(dimensions[0]) * dimensions[1] * dimensions[2]; }
 
 }  // namespace
 
@@ -236,14 +238,12 @@ CUDA_CALL cuStreamGetCtx(Stream* stream, Context** context) {
 CUDA_CALL cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream* stream) {
   IN_CONTEXT(context);
   if (!is_memory(context, to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
-  if (card().pages) return copy(__func__, context, stream, reinterpret_cast<void*>(to), from, bytes);
+  void* const address = reinterpret_cast<void*>(to);
+  if (card().pages) return copy(__func__, context, stream, address, from, bytes);
   // The driver has the bytes when it returns, the card has them later.
-  const auto kept = std::make_shared<std::vector<unsigned char>>(bytes);
-  memcpy(kept->data(), from, bytes);
-  STREAM(stream, context);
-  OUTSIDE_CAPTURE(stream);
-  stream->ask([=] { memcpy(reinterpret_cast<void*>(to), kept->data(), bytes); });
-  return SUCCESS;
+  const auto* first = static_cast<const unsigned char*>(from);
+  const std::vector<unsigned char> kept(first, first + bytes);
+  return enqueue(__func__, context, stream, [=] { memcpy(address, kept.data(), bytes); });
 }
 
 CUDA_CALL cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) {
@@ -265,8 +265,7 @@ CUDA_CALL cuMemsetD8_v2(uint64_t to, unsigned char value, size_t bytes) {
   IN_CONTEXT(context);
   NOT_CAPTURING;
   if (!is_memory(context, to, bytes)) return misuse(INVALID_VALUE, __func__, "bytes that are not allocated");
-  static_cast<Stream*>(context->default_stream)->ask([=] { memset(reinterpret_cast<void*>(to), value, bytes); });
-  return SUCCESS;
+  return enqueue(__func__, context, nullptr, [=] { memset(reinterpret_cast<void*>(to), value, bytes); });
 }
 
 // ---- events
@@ -382,7 +381,7 @@ CUDA_CALL cuStreamEndCapture(Stream* stream, Graph** graph) {
   stream->capture = nullptr;
   if (stream->invalidated || context->fault != SUCCESS) {
     captured->alive = false;
-    return context->fault == SUCCESS ? CAPTURE_INVALIDATED : fault_of(context);
+    return stream->invalidated ? CAPTURE_INVALIDATED : fault_of(context);
   }
   *graph = captured;
   return SUCCESS;
@@ -415,14 +414,11 @@ CUDA_CALL cuGraphUpload(Exec* exec, Stream* stream) {
 CUDA_CALL cuGraphLaunch(Exec* exec, Stream* stream) {
   IN_CONTEXT(context);
   CHECK(Kind::Exec, exec, context);
-  STREAM(stream, context);
-  OUTSIDE_CAPTURE(stream);
-  stream->ask([context, nodes = exec->nodes] {
+  return enqueue(__func__, context, stream, [context, nodes = exec->nodes] {
     for (const Node& node : *nodes) {
       if (context->fault == SUCCESS) run(context, node);
     }
   });
-  return SUCCESS;
 }
 
 CUDA_CALL cuGraphExecDestroy(Exec* exec) {

@@ -37,23 +37,24 @@ enum Recorded {
 impl CudaStream {
     /// A stream that runs beside all others.
     pub fn new(device: Arc<Opened>) -> Result<Self> {
+        let (raw, marks) = (std::ptr::null_mut(), [std::ptr::null_mut(); 2]);
+        // Dropped where not all of it can be made.
+        let mut stream = Self { device: device.clone(), raw, recordings: Vec::new(), marks, marked: 0 };
         let context = &device.context;
-        let (raw, marks) = context.enter(|| {
-            let mut raw = std::ptr::null_mut();
+        context.enter(|| {
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             // SAFETY: the driver writes the handle.
-            context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, || "making a stream".into())?;
-            let mut marks = [std::ptr::null_mut(); 2];
+            context.check(unsafe { sys::cuStreamCreate(&mut stream.raw, flags) }, || "making a stream".into())?;
             // The host sleeps while it waits for a mark: the card is busy, there is no hurry.
             let flags =
                 sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32 | sys::CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32;
-            for mark in &mut marks {
+            for mark in &mut stream.marks {
                 // SAFETY: the driver writes the handle.
                 context.check(unsafe { sys::cuEventCreate(mark, flags) }, || "making an event".into())?;
             }
-            Ok((raw, marks))
+            Ok(())
         })?;
-        Ok(Self { device, raw, recordings: Vec::new(), marks, marked: 0 })
+        Ok(stream)
     }
 
     fn check(&self, result: CUresult, doing: &str) -> Result<()> {
@@ -267,10 +268,12 @@ impl Drop for CudaStream {
                         sys::cuGraphExecDestroy(*graph);
                     }
                 }
-                for mark in self.marks {
+                for mark in self.marks.into_iter().filter(|mark| !mark.is_null()) {
                     sys::cuEventDestroy_v2(mark);
                 }
-                sys::cuStreamDestroy_v2(self.raw);
+                if !self.raw.is_null() {
+                    sys::cuStreamDestroy_v2(self.raw);
+                }
             }
             Ok(())
         });
