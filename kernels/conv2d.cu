@@ -5,13 +5,13 @@
 //
 //   shapes   out, residual (R, H', W', N)   x (R, H, W, C)   bias (N)   stats (R, 32, 2)   norm_weight, norm_bias (C)
 //            weight: tiles of 16 x 16 of (N, [C / 32][2][tap column][tap row][16]), a lane's b0 and b1 of both mma
-//            beside each other, packed in backend/cuda/conv2d.rs
+//            beside each other, for each phase of outputs, packed in backend/cuda/conv2d.rs
 //   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
 //            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8
-//   launch   grid (tiles of the map, tiles of N, R), 32 threads for each of a Tile's warps; shared memory: two input
+//   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two input
 //            tiles of 32 channels and 8 bytes per channel of a norm, less than 48 KiB
 //   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS     (checked in backend/cuda/conv2d.rs)
-//   cost     2 * R * H' * W' * N * C * taps FLOPs; reads x (tile + border) / tile times for each tile of N, and the
+//   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for each tile of N, and the
 //            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue, of smaller
 //            tiles by what they fetch from L2 (backend/cuda/conv2d.rs has a model)
 //   matches  graph::ops::conv2d::twin; tolerance and why: tests/ops/conv2d.rs
@@ -31,6 +31,10 @@
 // 60 LDSM, 36 LDG.E.128, 9 others (248 registers, no spills on any target); its stage costs each thread six times
 // eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
 //
+// Upsampling never sees the doubled map: over each pixel of x stand four outputs, its phases, and what the nine taps of
+// one meet are 2 x 2 pixels of x; taps that meet the same pixel were added up when the weights were packed, rounded to
+// bf16 once. A block computes one phase.
+//
 // An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
 // tile is chosen changes nothing in the bits.
 #include "common.cuh"
@@ -43,21 +47,18 @@ constexpr int GROUPS = 32;
 // `types`
 constexpr uint32_t STORE = 3, STORE_BF16 = 0, STORE_F32 = 1, STORE_RGB8 = 2, LOAD_F32 = 4;
 
-// The taps: graph::ops::conv2d::Kernel.
-template <int SIDE_, int STRIDE_, int REPEAT_, int BORDER_>
+// The taps: graph::ops::conv2d::Kernel. A tile lies on a map of W / STRIDE pixels across, over each of which stand
+// PHASES * PHASES outputs.
+template <int SIDE_, int STRIDE_, int BORDER_, int PHASES_>
 struct Taps {
-  static constexpr int SIDE = SIDE_, STRIDE = STRIDE_, REPEAT = REPEAT_, BORDER = BORDER_;
-  // Pixels of the input that `n` outputs in a row see.
-  static constexpr int span(int n) { return REPEAT == 2 ? n / 2 + 2 : (n - 1) * STRIDE + SIDE; }
-  // Which of those stands at place `i` of the map that the taps see.
-  __device__ static constexpr int source(int i) { return REPEAT == 2 ? (i + 1) / 2 : i; }
-  // Input pixel under the first tap of output `o`, the first of a tile.
-  __device__ static int first(int o) { return o * STRIDE / REPEAT - BORDER; }
+  static constexpr int SIDE = SIDE_, STRIDE = STRIDE_, BORDER = BORDER_, PHASES = PHASES_;
+  // Pixels of the input that `n` pixels in a row see.
+  static constexpr int span(int n) { return (n - 1) * STRIDE + SIDE; }
 };
-using Point = Taps<1, 1, 1, 0>;
+using Point = Taps<1, 1, 0, 1>;
 using Square = Taps<3, 1, 1, 1>;
-using Downsample = Taps<3, 2, 1, 0>;
-using Upsample = Taps<3, 1, 2, 1>;
+using Downsample = Taps<3, 2, 0, 1>;
+using Upsample = Taps<2, 1, 1, 2>;  // phase 0; phase 1 sees the pixels one further
 
 // What a block computes: ROWS * WARPS_Y rows of 16 pixels, 16 * N16 * WARPS_N channels.
 template <int ROWS_, int N16_, int WARPS_Y_, int WARPS_N_, int BLOCKS_, bool PAIRS_>
@@ -68,7 +69,8 @@ struct Tile {
   static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N, THREADS = WARP * WARPS_Y * WARPS_N;
 };
 using Large = Tile<8, 2, 1, 4, 2, true>;     // 8 x 16 pixels, 128 channels
-using Medium = Tile<4, 2, 1, 2, 5, true>;    // 4 x 16, 64
+using Medium = Tile<4, 1, 2, 2, 4, true>;    // 8 x 16, 32
+using Flat = Tile<4, 2, 1, 2, 5, true>;      // 4 x 16, 64
 using Small = Tile<2, 1, 1, 2, 8, false>;    // 2 x 16, 32
 using Thin = Tile<2, 1, 4, 1, 5, false>;     // 8 x 16, 16
 using Wide = Tile<2, 2, 1, 4, 4, true>;      // 2 x 16, 128
@@ -228,9 +230,9 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   float2* affine = reinterpret_cast<float2*>(places + (Stage<K, T>::PIXELS + 3) / 4 * 4);  // (C)
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int warp_n = warp % T::WARPS_N, warp_y = warp / T::WARPS_N;
-  const int out_height = conv.height * K::REPEAT / K::STRIDE, out_width = conv.width * K::REPEAT / K::STRIDE;
-  const int tiles_across = (out_width + TILE_W - 1) / TILE_W;
-  const size_t image = blockIdx.z;
+  const int map_height = conv.height / K::STRIDE, map_width = conv.width / K::STRIDE;
+  const int tiles_across = (map_width + TILE_W - 1) / TILE_W;
+  const size_t image = blockIdx.z / (K::PHASES * K::PHASES);
   const int chunks = (conv.channels_in + CHUNK - 1) / CHUNK;
 
   grid_dependency_trigger();
@@ -238,7 +240,8 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   const bf16* weights[T::N16];
 #pragma unroll
   for (int j = 0; j < T::N16; j++) {
-    const int tile = min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, (conv.channels_out + 15) / 16 - 1);
+    const int tiles = (conv.channels_out + 15) / 16, phase = blockIdx.z % (K::PHASES * K::PHASES);
+    const int tile = phase * tiles + min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, tiles - 1);
     weights[j] = conv.weight + (size_t(tile) * chunks * STEPS * K::SIDE * WARP + lane) * 8;
   }
   Weights<K, T> b[2];
@@ -246,7 +249,8 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   {
     const int y = blockIdx.x / tiles_across * T::H, x = blockIdx.x % tiles_across * TILE_W;
     if (threadIdx.x == 0) origin[0] = y, origin[1] = x, origin[2] = blockIdx.y * T::N;
-    find_pixels<K, T>(conv, places, K::first(y), K::first(x));
+    const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
+    find_pixels<K, T>(conv, places, y * K::STRIDE - K::BORDER + down, x * K::STRIDE - K::BORDER + across);
   }
   __syncthreads();  // `places` and `origin` are whole
   grid_dependency_wait();
@@ -270,7 +274,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   int pixels[K::SIDE];
 #pragma unroll
   for (int kx = 0; kx < K::SIDE; kx++) {
-    const int row = warp_y * T::ROWS * K::STRIDE / K::REPEAT, column = K::source(lane % 16 * K::STRIDE + kx);
+    const int row = warp_y * T::ROWS * K::STRIDE, column = lane % 16 * K::STRIDE + kx;
     pixels[kx] = (row * Stage<K, T>::W + column) * PIXEL + lane / 16 * 16;
   }
   float acc[T::ROWS][2 * T::N16][4] = {};
@@ -290,7 +294,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
       uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < (T::ROWS - 1) * K::STRIDE + K::SIDE; i++) {  // rows that the taps see
-        if (i == 0 || K::source(i) != K::source(i - 1)) ldmatrix_x4(a, from + K::source(i) * Stage<K, T>::W * PIXEL);
+        ldmatrix_x4(a, from + i * Stage<K, T>::W * PIXEL);
 #pragma unroll
         for (int ky = 0; ky < K::SIDE; ky++) {
           const int row = (i - ky) / K::STRIDE;
@@ -317,12 +321,14 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   }
 #pragma unroll
   for (int row = 0; row < T::ROWS; row++) {
-    const int oy = origin[0] + warp_y * T::ROWS + row;
+    const int y = origin[0] + warp_y * T::ROWS + row;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int ox = x_lane + 8 * half;
-      if (oy >= out_height || ox >= out_width) continue;
-      const size_t pixel = (image * out_height + oy) * out_width + ox;
+      const int x = x_lane + 8 * half;
+      if (y >= map_height || x >= map_width) continue;
+      const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
+      const size_t out_row = (image * map_height + y) * K::PHASES + down;
+      const size_t pixel = (out_row * map_width + x) * K::PHASES + across;
 #pragma unroll
       for (int j = 0; j < 2 * T::N16; j++) {
         const int n = n_lane + 8 * j;
@@ -359,8 +365,8 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
                                          int(height), int(width), int(channels_in), int(channels_out), silu, types}); \
   }
 
-CONV2D(conv2d_point_medium, Point, Medium, false)
-KERNEL_EXPORT(conv2d_point_medium)
+CONV2D(conv2d_point_flat, Point, Flat, false)
+KERNEL_EXPORT(conv2d_point_flat)
 CONV2D(conv2d_point_small, Point, Small, false)
 KERNEL_EXPORT(conv2d_point_small)
 CONV2D(conv2d_point_gather, Point, Small, true)

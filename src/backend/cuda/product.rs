@@ -24,7 +24,7 @@ pub(super) const NORM_ROWS: usize = 8;
 /// the barrier of a stage costs a block that has a multiprocessor to itself.
 pub(super) const BYTES_PER_CLOCK: usize = 27;
 const MEMORY_BYTES_PER_CLOCK: usize = 18;
-const SHARED_BYTES_PER_CLOCK: usize = 128;
+pub(super) const SHARED_BYTES_PER_CLOCK: usize = 128;
 pub(super) const FMAS_PER_CLOCK: usize = 1024;
 const LAUNCH_CLOCKS: usize = 2500;
 const BARRIER_CLOCKS: usize = 60;

@@ -86,6 +86,27 @@ impl Kernel {
         if self == Self::Upsample { 2 } else { 1 }
     }
 
+    /// Taps along one side of what an output sees of the input itself: of a doubled map several meet the same pixel.
+    pub fn merged_side(self) -> usize {
+        if self == Self::Upsample { 2 } else { self.side() }
+    }
+
+    /// Adds up the taps of one kernel, (side, side), that meet the same pixel of the input, into `merged`,
+    /// (merged_side, merged_side), for the outputs over a pixel that stand `phase` down and across, both below
+    /// [`Kernel::repeat`]. Their first tap sees the pixel under row, or column, `phase` of the doubled map, counted from
+    /// the one above row 0.
+    pub fn merge_taps(self, phase: (usize, usize), taps: &[f32], merged: &mut [f32]) {
+        let place = |phase: usize, tap: usize| match self {
+            Self::Upsample => (phase + tap).div_ceil(2) - phase,
+            _ => tap,
+        };
+        merged.fill(0.0);
+        for (at, tap) in taps.iter().enumerate() {
+            let (down, across) = (place(phase.0, at / self.side()), place(phase.1, at % self.side()));
+            merged[down * self.merged_side() + across] += tap;
+        }
+    }
+
     /// The output's size.
     pub fn output(self, (height, width): (usize, usize)) -> (usize, usize) {
         (height * self.repeat() / self.stride(), width * self.repeat() / self.stride())

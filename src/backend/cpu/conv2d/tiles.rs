@@ -19,6 +19,8 @@ use crate::graph::ops::{Conv2d, Kernel};
 /// What the outputs over pixel (i, j) of a grid see: rows and columns from `stride` * i - `border` on, `side` of them.
 struct Window {
     side: usize,
+    /// Taps of a phase along one side.
+    taps: usize,
     stride: usize,
     border: usize,
     /// Output rows over one of the grid, and columns.
@@ -27,19 +29,8 @@ struct Window {
 
 impl Window {
     fn of(kernel: Kernel) -> Self {
-        Self { side: kernel.side(), stride: kernel.stride(), border: kernel.border(), phases: kernel.repeat() }
-    }
-
-    /// Taps along one side.
-    fn taps(&self) -> usize {
-        if self.phases == 1 { self.side } else { 2 }
-    }
-
-    /// Which of a phase's taps, along one side, a tap of the op's kernel is part of: the one that sees the pixel
-    /// under row `phase + tap` of a doubled map, counted from the one above row 0; the phase's first sees that under
-    /// row `phase`.
-    fn tap(&self, phase: usize, tap: usize) -> usize {
-        if self.phases == 1 { tap } else { (phase + tap).div_ceil(2) - phase }
+        let (side, taps, phases) = (kernel.side(), kernel.merged_side(), kernel.repeat());
+        Self { side, taps, stride: kernel.stride(), border: kernel.border(), phases }
     }
 
     /// Rows, or columns, that `count` of the grid see.
@@ -81,7 +72,7 @@ pub fn strip(op: &Conv2d, images: usize, members: usize) -> (usize, usize) {
 
 /// Elements of [`pack`].
 pub fn packed_len(op: &Conv2d) -> usize {
-    let taps = Window::of(op.kernel).taps();
+    let taps = op.kernel.merged_side();
     panels(op) * taps * taps * op.channels_in * WIDTH
 }
 
@@ -89,15 +80,12 @@ pub fn packed_len(op: &Conv2d) -> usize {
 /// is left of C beyond 32s comes last, with as many channels less.
 pub fn pack(op: &Conv2d, oihw: &[f32], packed: &mut [f32]) {
     let window = Window::of(op.kernel);
-    let (n, c, side, taps) = (op.channels_out, op.channels_in, window.side, window.taps());
+    let (n, c, side, taps) = (op.channels_out, op.channels_in, window.side, window.taps);
     let mut rows = packed.chunks_exact_mut(SIDE);
     for phase in 0..window.phases * window.phases {
-        let (down, across) = (phase / window.phases, phase % window.phases);
         let mut sums = vec![0.0; n * c * taps * taps];
         for (kernel, sums) in oihw.chunks_exact(side * side).zip(sums.chunks_exact_mut(taps * taps)) {
-            for (at, weight) in kernel.iter().enumerate() {
-                sums[window.tap(down, at / side) * taps + window.tap(across, at % side)] += weight;
-            }
+            op.kernel.merge_taps((phase / window.phases, phase % window.phases), kernel, sums);
         }
         for panel in (0..n).step_by(WIDTH) {
             for step in (0..c).step_by(2 * SIDE) {
@@ -176,7 +164,7 @@ impl<'a> Strip<'a> {
 
     /// Where a run begins in the ring for a tap of a panel.
     fn offset(&self, (i, j): Run, panel: usize, tap: usize) -> usize {
-        let (taps, stride, (down, across)) = (self.window.taps(), self.window.stride, self.phase(panel));
+        let (taps, stride, (down, across)) = (self.window.taps, self.window.stride, self.phase(panel));
         let (y, x) = (i * stride + down + tap / taps, j * stride + across + tap % taps);
         self.ring.at(y) + x * self.ring.pixel
     }
@@ -259,7 +247,7 @@ tile_kernel!(
 unsafe fn body<S: ByTiles>(task: &Task, op: &Conv2d) {
     let strip = Strip::new(task, op);
     let Strip { window, ring, band, .. } = &strip;
-    let (depth, taps) = (op.channels_in / 2, window.taps() * window.taps());
+    let (depth, taps) = (op.channels_in / 2, window.taps * window.taps);
     let source = task.source.undoubled();
     let x = task.scratch.cast::<u32>();
     let sums = x.wrapping_add(ring.len()).cast::<f32>();
