@@ -2,15 +2,18 @@
 // out[i, p, n] = residual[i, p, n] + bias[n] + sum over taps and c of weight[n, c, tap] * f(x)[i, p at tap, c]
 // f is GroupNorm, silu((x - mean) * rstd * norm_weight + norm_bias), with or without SiLU, or the identity; the
 // border around the map is zero after f. Pixels for people: clamp(127.5 y + 128, 0, 255) cut to a byte.
+// moments[i, patch, n] = mean and variance of out over a patch of 2 x 16 pixels, for the GroupNorm behind it
 //
 //   shapes   out, residual (R, H', W', N)   x (R, H, W, C)   bias (N)   stats (R, 32, 2)   norm_weight, norm_bias (C)
+//            moments (R, patches, N, 2), graph::ops::Patches
 //            weight: tiles of 16 x 16 of (N, [C / 32][2][tap column][tap row][16]), a lane's b0 and b1 of both mma
 //            beside each other, for each phase of outputs, packed in backend/cuda/conv2d.rs
 //   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
-//            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8
+//            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8; moments: f32, of bf16 alone
 //   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two input
 //            tiles of 32 channels and 8 bytes per channel of a norm, less than 48 KiB
-//   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS     (checked in backend/cuda/conv2d.rs)
+//   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS, by 32 with moments    (checked in
+//            backend/cuda/conv2d.rs)
 //   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for each tile of N, and the
 //            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue, of smaller
 //            tiles by what they fetch from L2 (backend/cuda/conv2d.rs has a model)
@@ -36,7 +39,10 @@
 // bf16 once. A block computes one phase.
 //
 // An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
-// tile is chosen changes nothing in the bits.
+// tile is chosen changes nothing in the bits. So do the moments': two rows of an mma's 16 pixels are a patch. A lane has
+// four of its pixels and adds them and their squares, then come the lanes 4, 2 and 1 columns away. Both sums are exact
+// as long as values lie within two powers of two of each other, as those with a large mean do: 16 bits of a square, 2 of
+// the range's and 5 of 32 values'.
 #include "common.cuh"
 
 constexpr int CHUNK = 32;             // channels of a stage
@@ -84,6 +90,7 @@ struct Conv {
   const float* stats;     // or none: no normalization
   const float* norm_weight;
   const float* norm_bias;
+  float2* moments;        // or none
   int height, width;      // of x
   int channels_in, channels_out;
   uint32_t silu, types;
@@ -180,12 +187,13 @@ __device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* st
   }
 }
 
-// One output, from its f32 sum.
-__device__ __forceinline__ void store_output(const Conv& conv, size_t at, float y) {
+// One output, from its f32 sum; what bf16 makes of it.
+__device__ __forceinline__ float store_output(const Conv& conv, size_t at, float y) {
+  bf16 rounded = from_float<bf16>(0.0f);
   switch (conv.types & STORE) {
     case STORE_BF16:
       if (conv.residual) y += to_float(static_cast<const bf16*>(conv.residual)[at]);
-      static_cast<bf16*>(conv.out)[at] = from_float<bf16>(y);
+      static_cast<bf16*>(conv.out)[at] = rounded = from_float<bf16>(y);
       break;
     case STORE_F32:
       if (conv.residual) y += static_cast<const float*>(conv.residual)[at];
@@ -195,15 +203,49 @@ __device__ __forceinline__ void store_output(const Conv& conv, size_t at, float 
       static_cast<unsigned char*>(conv.out)[at] =
           static_cast<unsigned char>(fminf(fmaxf(fmaf(127.5f, y, 128.0f), 0.0f), 255.0f));
   }
+  return to_float(rounded);
 }
 
-// Two bf16 beside each other.
-__device__ __forceinline__ void store_pair(const Conv& conv, size_t at, float a, float b) {
+// Two bf16 beside each other; what became of them.
+__device__ __forceinline__ float2 store_pair(const Conv& conv, size_t at, float a, float b) {
   if (conv.residual) {
     const float2 add = unpack_bf16(*reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(conv.residual) + at));
     a += add.x, b += add.y;
   }
-  *reinterpret_cast<uint32_t*>(static_cast<bf16*>(conv.out) + at) = pack_bf16(a, b);
+  const uint32_t pair = pack_bf16(a, b);
+  *reinterpret_cast<uint32_t*>(static_cast<bf16*>(conv.out) + at) = pair;
+  return unpack_bf16(pair);
+}
+
+// Sums over the eight lanes 4, 8, .. apart: before, each has its own of COUNT channels, and after, all of channel
+// `return value` in v[0]. With fewer than eight channels, lanes have the same ones.
+template <int COUNT>
+__device__ __forceinline__ int sum_over_columns(float2 (&v)[COUNT]) {
+  const int lane = threadIdx.x % WARP;
+  int channel = 0, count = COUNT;
+#pragma unroll
+  for (int distance = WARP / 2; distance >= 4; distance /= 2) {
+    const bool upper = (lane & distance) != 0;
+    const int kept = count > 1 ? count / 2 : 1;
+#pragma unroll
+    for (int i = 0; i < kept; i++) {
+      // The half of the channels that the other lane keeps goes there; of one channel both keep all.
+      const float2 given = count > 1 && !upper ? v[i + kept] : v[i], own = count > 1 && upper ? v[i + kept] : v[i];
+      v[i] = make_float2(own.x + __shfl_xor_sync(ALL_LANES, given.x, distance),
+                         own.y + __shfl_xor_sync(ALL_LANES, given.y, distance));
+    }
+    if (count > 1 && upper) channel += kept;
+    count = kept;
+  }
+  return channel;
+}
+
+// (mean, variance) of `count` values by their sum and that of their squares.
+__device__ __forceinline__ float2 moments_of(float2 sums, float count) {
+  const float mean = __fdiv_rn(sums.x, count);
+  // Around the mean as it was rounded: squares - mean * sum + mean * (count * mean - sum).
+  const float squares = fmaf(-mean, sums.x, sums.y) + mean * fmaf(count, mean, -sums.x);
+  return make_float2(mean, fmaxf(__fdiv_rn(squares, count), 0.0f));
 }
 
 // Weights of one tap column and 16 channels: all tap rows, N16 tiles of 16 outputs.
@@ -319,14 +361,15 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     const int n = n_lane + j / 2 * 8 + j % 2;
     bias[j / 2][j % 2] = n < conv.channels_out ? conv.bias[n] : 0.0f;
   }
+  const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
 #pragma unroll
-  for (int row = 0; row < T::ROWS; row++) {
-    const int y = origin[0] + warp_y * T::ROWS + row;
+  for (int pair = 0; pair < T::ROWS; pair += 2) {
+    const int y_pair = origin[0] + warp_y * T::ROWS + pair;
+    float2 sums[4 * T::N16] = {};  // of this lane's pixels, by channel: values and squares
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int x = x_lane + 8 * half;
+    for (int i = 0; i < 4; i++) {
+      const int row = pair + i / 2, half = i % 2, y = y_pair + i / 2, x = x_lane + 8 * half;
       if (y >= map_height || x >= map_width) continue;
-      const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
       const size_t out_row = (image * map_height + y) * K::PHASES + down;
       const size_t pixel = (out_row * map_width + x) * K::PHASES + across;
 #pragma unroll
@@ -334,14 +377,26 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
         const int n = n_lane + 8 * j;
         const size_t at = pixel * conv.channels_out + n;
         const float low = acc[row][j][2 * half] + bias[j][0], high = acc[row][j][2 * half + 1] + bias[j][1];
+        float2 stored = make_float2(0.0f, 0.0f);
         if (T::PAIRS) {
-          if (n < conv.channels_out) store_pair(conv, at, low, high);
+          if (n < conv.channels_out) stored = store_pair(conv, at, low, high);
         } else {
-          if (n < conv.channels_out) store_output(conv, at, low);
-          if (n + 1 < conv.channels_out) store_output(conv, at + 1, high);
+          if (n < conv.channels_out) stored.x = store_output(conv, at, low);
+          if (n + 1 < conv.channels_out) stored.y = store_output(conv, at + 1, high);
         }
+        float2 &first = sums[2 * j], &second = sums[2 * j + 1];
+        first = make_float2(first.x + stored.x, fmaf(stored.x, stored.x, first.y));
+        second = make_float2(second.x + stored.y, fmaf(stored.y, stored.y, second.y));
       }
     }
+    if (!conv.moments) continue;
+    const int mine = sum_over_columns(sums), n = n_lane + mine / 2 * 8 + mine % 2;
+    const bool first_of_its = lane / 4 % (2 / T::N16) == 0;  // of the lanes that have the same sums
+    if (!first_of_its || y_pair >= map_height || n >= conv.channels_out) continue;
+    const int pixels = min(2, map_height - y_pair) * min(TILE_W, map_width - origin[1]);
+    const int rows = (map_height + 1) / 2, patch_row = int(blockIdx.z) * rows + y_pair / 2;  // of all images and phases
+    const size_t patch = size_t(patch_row) * tiles_across + origin[1] / TILE_W;
+    conv.moments[patch * conv.channels_out + n] = moments_of(sums[0], float(pixels));
   }
 }
 
@@ -355,13 +410,14 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
        const float* stats,        /* (R, 32, 2), or none */                                                     \
        const float* norm_weight,  /* (C) */                                                                     \
        const float* norm_bias,    /* (C) */                                                                     \
+       float2* moments,           /* (R, patches, N), or none */                                                \
        uint32_t height,           /* H */                                                                       \
        uint32_t width,            /* W */                                                                       \
        uint32_t channels_in,      /* C */                                                                       \
        uint32_t channels_out,     /* N */                                                                       \
        uint32_t silu,             /* after the normalization */                                                 \
        uint32_t types) {          /* STORE_BF16, STORE_F32 or STORE_RGB8, and LOAD_F32 */                       \
-    conv2d_tile<TAPS, TILE, GATHER>(Conv{out, x, residual, weight, bias, stats, norm_weight, norm_bias,         \
+    conv2d_tile<TAPS, TILE, GATHER>(Conv{out, x, residual, weight, bias, stats, norm_weight, norm_bias, moments, \
                                          int(height), int(width), int(channels_in), int(channels_out), silu, types}); \
   }
 

@@ -280,6 +280,11 @@ impl Graph {
         &self.phases[phase.0 as usize].nodes
     }
 
+    /// The same, for a builder that learns what comes behind an op.
+    pub(crate) fn nodes_mut(&mut self, phase: PhaseId) -> &mut [Node] {
+        &mut self.phases[phase.0 as usize].nodes
+    }
+
     /// What a phase is called.
     pub fn phase_name(&self, phase: PhaseId) -> &str {
         &self.phases[phase.0 as usize].name

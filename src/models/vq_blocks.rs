@@ -4,7 +4,7 @@
 //! it ever holds; a block's last convolution adds to the residual where it lies.
 
 use crate::config::VqConfig;
-use crate::graph::ops::{Conv2d, GROUPS, GroupNormStats, Kernel, Norm, SpatialAttention, Store};
+use crate::graph::ops::{Conv2d, GROUPS, GroupNormStats, Kernel, Norm, Patches, SpatialAttention, Store};
 use crate::graph::{BufferId, Elem, Extent, Graph, Op, Per, PhaseId, Role, Source, WeightId};
 use crate::{Error, Result};
 
@@ -110,6 +110,8 @@ pub(super) struct Blocks {
     pub phase: PhaseId,
     /// (R, GROUPS, 2)
     stats: BufferId,
+    /// (R, patches, C, 2), of the map that is normalized next
+    moments: BufferId,
     held: Held,
     /// Activation buffers and whether something lies in them.
     slots: Vec<(BufferId, bool)>,
@@ -121,7 +123,8 @@ impl Blocks {
         let mut graph = Graph::new(name, Extent { rows: images, draws: 0 });
         let phase = graph.phase(phase);
         let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
-        Self { graph, phase, stats, held, slots: Vec::new() }
+        let moments = graph.buffer("moments", Elem::F32, Per::Row, &[0], Role::Scratch);
+        Self { graph, phase, stats, moments, held, slots: Vec::new() }
     }
 
     /// Room for an activation: the longest free buffer, so that few ever grow.
@@ -261,6 +264,7 @@ impl Blocks {
             x: x.buffer,
             norm,
             residual: residual.map(|map| map.buffer),
+            moments: None,
             weight: self.graph.weight(format!("{name}.weight"), self.held.weights, &shape, Source::Tensor),
             bias: self.weight(format!("{name}.bias"), &[out.channels]),
             kernel,
@@ -271,6 +275,21 @@ impl Blocks {
         }
     }
 
+    /// Has the convolution that made `x` leave its moments, and says how they are cut.
+    fn ask_for_moments(&mut self, x: Map) -> Patches {
+        for node in self.graph.nodes_mut(self.phase).iter_mut().rev() {
+            let Op::Conv2d(op) = &mut node.op else { continue };
+            if op.out == x.buffer {
+                op.moments = Some(self.moments);
+                let (patches, len) = (op.patches(), op.len_moments());
+                self.graph.grow(self.moments, len);
+                return patches;
+            }
+            assert!(op.moments.is_none(), "`{}` would overwrite the moments of `{:?}`", node.name, x.buffer);
+        }
+        panic!("no convolution made `{:?}`", x.buffer)
+    }
+
     /// Takes the statistics that a normalization of `x` needs.
     fn norm(&mut self, before: Before<'_>, x: Map) -> Option<Norm> {
         let (name, silu) = match before {
@@ -278,9 +297,8 @@ impl Blocks {
             Before::Norm(name) => (name, false),
             Before::NormSilu(name) => (name, true),
         };
-        let stats =
-            GroupNormStats { stats: self.stats, x: x.buffer, pixels: x.pixels(), channels: x.channels, eps: EPS };
-        self.push(name, stats);
+        let (stats, moments, patches) = (self.stats, self.moments, self.ask_for_moments(x));
+        self.push(name, GroupNormStats { stats, moments, patches, channels: x.channels, eps: EPS });
         Some(Norm {
             stats: self.stats,
             weight: self.weight(format!("{name}.weight"), &[x.channels]),

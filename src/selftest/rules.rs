@@ -53,7 +53,7 @@ impl Rule {
             Op::Sample(_) | Op::Accept(_) => Self::Exact,
             // The normalized vectors and the weights.
             Op::CodebookLookup(op) => rounded(2.0, op.codebook_embed_dim),
-            Op::GroupNormStats(op) => rounded(0.0, op.pixels),
+            Op::GroupNormStats(op) => rounded(0.0, op.patches.count()),
             // The input behind norm and SiLU is rounded, and of a doubled map the sums of taps that meet one pixel.
             Op::Conv2d(op) => {
                 let (roundings, depth) = (2.0, op.channels_in * op.kernel.side() * op.kernel.side());

@@ -138,9 +138,9 @@ fn key(seed: u64, name: &str) -> u64 {
 fn numbers(buffer: &Buffer, len: usize, key: u64) -> Vec<bf16> {
     let value = |i: usize, x: f32| match buffer.name.as_str() {
         "prefix_log_n" => x.abs(),
-        // (mean, 1 / deviation) in turn
-        "stats" if i % 2 == 1 => 1.0 + 0.25 * x,
-        "stats" => 0.25 * x,
+        // (mean, 1 / deviation) in turn, or (mean, variance)
+        "stats" | "moments" if i % 2 == 1 => 1.0 + 0.25 * x,
+        "stats" | "moments" => 0.25 * x,
         _ => x,
     };
     let mut values = vec![bf16::ZERO; len];

@@ -10,12 +10,12 @@
 //!
 //! On CUDA, see `allowed_on_cuda`.
 
-use smalti::graph::ops::{self, Conv2d, GROUPS, Kernel, Norm, Store};
+use smalti::graph::ops::{self, Conv2d, GROUPS, Kernel, Norm, Patches, Store};
 use smalti::graph::twin::Twin;
-use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source};
+use smalti::graph::{BufferId, Elem, Extent, Graph, Per, Role, Row, Source};
 
 use crate::common::compare;
-use crate::harness::{Case, Order, Random, U};
+use crate::harness::{Case, Left, Order, Random, U};
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -45,10 +45,12 @@ struct Elems {
     x: Elem,
     weight: Elem,
     out: Elem,
+    /// The type of results whose moments are left: on the CPU f32, on CUDA bf16.
+    moments_of: Elem,
 }
 
-const F32: Elems = Elems { x: Elem::F32, weight: Elem::F32, out: Elem::F32 };
-const BF16: Elems = Elems { x: Elem::Bf16, weight: Elem::Bf16, out: Elem::Bf16 };
+const F32: Elems = Elems { x: Elem::F32, weight: Elem::F32, out: Elem::F32, moments_of: Elem::F32 };
+const BF16: Elems = Elems { x: Elem::Bf16, weight: Elem::Bf16, out: Elem::Bf16, moments_of: Elem::Bf16 };
 
 fn case(shape: &Shape, elems: Elems) -> (Case, Conv2d) {
     let &Shape { kernel, size, channels: (c, n), images, .. } = shape;
@@ -60,6 +62,9 @@ fn case(shape: &Shape, elems: Elems) -> (Case, Conv2d) {
     let x = graph.buffer("x", elems.x, Per::Row, &[size.0, size.1, c], Role::Scratch);
     let stats = graph.buffer("stats", Elem::F32, Per::Row, &[GROUPS, 2], Role::Scratch);
     let table = graph.buffer("rows", Elem::Row, Per::Row, &[], Role::Input);
+    let patches = Patches::of(kernel, size).count();
+    let moments = graph.buffer("moments", Elem::F32, Per::Row, &[patches, n, 2], Role::Scratch);
+    let leaves_moments = elem == elems.moments_of && n % GROUPS == 0;
     let op = Conv2d {
         out,
         x,
@@ -70,6 +75,7 @@ fn case(shape: &Shape, elems: Elems) -> (Case, Conv2d) {
             silu,
         }),
         residual: shape.residual.then_some(out),
+        moments: leaves_moments.then_some(moments),
         weight: graph.weight("weight", elems.weight, &[n, c, kernel.side(), kernel.side()], Source::Tensor),
         bias: graph.weight("bias", Elem::F32, &[n], Source::Tensor),
         kernel,
@@ -105,7 +111,7 @@ fn magnitudes(case: &Case, op: &Conv2d) -> Vec<f64> {
 fn sums(case: &Case, op: &Conv2d, g: fn(f64) -> f64) -> Vec<f64> {
     let before = case.twin_before();
     let mut twin = Twin::new(&case.graph, before.weights.clone());
-    let mut plain = Conv2d { residual: None, store: Store::Plain, ..op.clone() };
+    let mut plain = Conv2d { residual: None, moments: None, store: Store::Plain, ..op.clone() };
     let x = &before.buffers[op.x.index()];
     twin.buffers[op.x.index()] = (0..x.len())
         .map(|i| {
@@ -122,6 +128,11 @@ fn sums(case: &Case, op: &Conv2d, g: fn(f64) -> f64) -> Vec<f64> {
     twin.weights[op.weight.index()].iter_mut().for_each(|w| *w = g(*w));
     ops_twin(&plain, &mut twin, case.extent);
     twin.buffers[op.out.index()].clone()
+}
+
+/// What a run leaves.
+fn outputs(op: &Conv2d) -> Vec<BufferId> {
+    [op.out].into_iter().chain(op.moments).collect()
 }
 
 fn ops_twin(op: &Conv2d, twin: &mut Twin<'_>, extent: Extent) {
@@ -145,6 +156,27 @@ fn roundings(op: &Conv2d) -> f64 {
     }
 }
 
+/// Checks the moments against what lies in `out`, the 32 values or fewer of each patch and channel.
+///
+/// The CPU sums them, then what is left around their mean: 33 roundings of either, of which those of the first sum are
+/// corrected. CUDA sums values and squares, along seven additions each, and divides: squares err by 8 U of the
+/// values' own mean square, where they are not exact.
+fn check_moments(what: &str, case: &Case, op: &Conv2d, left: &Left, on_cuda: bool) {
+    let Some(moments) = op.moments else { return };
+    let out = case.values(left, op.out);
+    let expected: Vec<f64> = out.chunks_exact(op.len_out()).flat_map(|out| op.moments_of(out)).collect();
+    compare(&format!("moments of {what}"), case.values(left, moments), &expected, |i| {
+        let (mean, variance) = (expected[i / 2 * 2].abs(), expected[i / 2 * 2 + 1]);
+        let around = variance.sqrt();
+        match (i % 2 == 0, on_cuda) {
+            (true, false) => U * (2.0 * mean + 34.0 * around),
+            (false, false) => U * (36.0 * variance + 34.0 * around * 34.0 * around * U),
+            (true, true) => U * (9.0 * (mean + around)),
+            (false, true) => 10.0 * U * (variance + mean * mean),
+        }
+    });
+}
+
 fn check(shape: Shape) {
     let (case, op) = case(&shape, F32);
     let (left, twin) = (case.run_everywhere(), case.twin());
@@ -162,8 +194,9 @@ fn check(shape: Shape) {
         let share = compare(&what, found, expected, |i| roundings * U * largest + 2.0 * U * expected[i].abs());
         println!("{what}: {share:.3} of the allowance");
     }
+    check_moments(&what, &case, &op, &left, false);
     if shape.images > 1 {
-        case.check_rows_alone(&left, &[op.out]);
+        case.check_rows_alone(&left, &outputs(&op));
     }
 }
 
@@ -265,7 +298,7 @@ fn allowed_on_cuda(case: &Case, op: &Conv2d, expected: &[f64]) -> Vec<f64> {
 }
 
 /// Weights of bf16 on the CPU: what they meet is bf16 too, sums and maps are f32.
-const PAIRS: Elems = Elems { x: Elem::F32, weight: Elem::Bf16, out: Elem::F32 };
+const PAIRS: Elems = Elems { weight: Elem::Bf16, ..F32 };
 
 /// How far an output may be off where the CPU multiplies in bf16.
 ///
@@ -318,8 +351,9 @@ fn check_in_pairs(shape: Shape) {
             let off = rms(&mut found.iter().zip(expected).map(|(x, y)| x - y)) / rms(&mut expected.iter().copied());
             println!("{what}: {share:.3} of the allowance, off by {off:.5} rms");
         }
+        check_moments(&what, &case, &op, &left, false);
         if shape.images > 1 {
-            case.check_rows_alone_in(order, &left, &[op.out]);
+            case.check_rows_alone_in(order, &left, &outputs(&op));
         }
     }
 }
@@ -371,9 +405,10 @@ fn check_on_cuda(shape: Shape, elems: Elems) {
             let share = compare(&format!("{what} on {device}"), found, expected, |i| allowed[i]);
             println!("{what} on {device}: {share:.3} of the allowance");
         }
+        check_moments(&what, &case, &op, &left, true);
         if shape.images > 1 && device == "simt" {
             // An image alone may be cut into smaller tiles.
-            case.check_rows_alone_on_cuda(&left, &[op.out]);
+            case.check_rows_alone_on_cuda(&left, &outputs(&op));
         }
     }
 }
@@ -459,6 +494,28 @@ fn an_identity_doubles_a_map_on_cuda() {
         for (i, found) in case.values(&left, op.out).into_iter().enumerate() {
             let (y, x, channel) = (i / 16 / 6, i / 16 % 6, i % 16);
             assert_eq!(found, ((y / 2 * 3 + x / 2) * 16 + channel) as f64, "pixel ({y}, {x}), channel {channel}");
+        }
+    }
+}
+
+#[test]
+fn a_large_mean_costs_the_variance_nothing() {
+    for (elems, on_cuda) in [(F32, false), (BF16, true)] {
+        let shape = Shape { kernel: Kernel::Point, size: (4, 40), channels: (32, 32), ..PLAIN };
+        let (mut case, op) = case(&shape, elems);
+        case.weights[op.weight.index()] = (0..32 * 32).map(|i| f32::from(u8::from(i % 33 == 0))).collect();
+        case.weights[op.bias.index()].fill(0.0);
+        // Within two powers of two, and what bf16 holds: 1020, 1024, 1032, ..
+        let random = &mut Random::new(3);
+        let value = |_| 1020.0 + 4.0 * (2.0 * random.uniform()).floor();
+        case.buffers = vec![(op.x, (0..4 * 40 * 32).map(value).collect())];
+        let lefts = if on_cuda { case.run_on_cuda() } else { vec![("cpu".into(), case.run_everywhere())] };
+        for (device, left) in lefts {
+            let out = case.values(&left, op.out);
+            let expected = op.moments_of(&out);
+            compare(&format!("moments on {device}"), case.values(&left, op.moments.unwrap()), &expected, |i| {
+                if i % 2 == 0 { 2.0 * U * expected[i] } else { 36.0 * U * (expected[i] + 2.0 * U * expected[i - 1]) }
+            });
         }
     }
 }

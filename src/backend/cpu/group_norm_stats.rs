@@ -1,127 +1,56 @@
 //! Matches `graph::ops::group_norm_stats`.
 //!
-//! A few pixels at a time: their mean per channel, then what is left around it and its squares, in f32 and
-//! short; what is left corrects both, and all is joined in f64 by Chan's formula. So a large mean costs the
-//! variance nothing, and the order depends on the image's size alone.
+//! A group's patches are summed in f64, in one order: how many pixels they have, how far their means lie from that of
+//! the first, and the squares of both. So a large mean costs the variance nothing.
 
-use std::ops::Range;
-
-use super::simd::{LANES, Simd, kernel};
-use super::{Context, Scratch};
-use crate::graph::Graph;
+use super::Context;
 use crate::graph::ops::{self, GROUPS};
 
-/// Pixels that a member takes at a time.
-const BLOCK: usize = 1024;
-
-/// Vectors of channels that are taken side by side: together a multiple of GROUPS, as the channels are.
-const VECTORS: usize = GROUPS / LANES;
-
-/// Pixels whose sums stay in f32.
-const RUN: usize = 32;
-
-/// Mean and sum of squares around it, of some values.
-#[derive(Clone, Copy, Default)]
-struct Moments {
-    mean: f64,
-    squares: f64,
-}
-
-impl Moments {
-    /// Adds to `count` values others, `more` of them.
-    #[inline(always)]
-    fn join(&mut self, count: f64, other: Self, more: f64) {
-        let (away, share) = (other.mean - self.mean, more / (count + more));
-        self.mean += away * share;
-        self.squares += other.squares + away * away * count * share;
-    }
-}
-
-/// Moments per channel and block of an image, in f32 elements.
-pub(super) fn scratch(op: &ops::GroupNormStats, graph: &Graph) -> Scratch {
-    let moments = graph.max().rows * op.pixels.div_ceil(BLOCK) * op.channels;
-    Scratch { shared: moments * size_of::<Moments>() / size_of::<f32>(), own: 0 }
-}
+/// Groups that a member takes at a time, patch by patch.
+const TOGETHER: usize = 8;
 
 pub(super) fn run(op: &ops::GroupNormStats, cx: &Context<'_>) {
-    let (x, stats) = (cx.buffer::<f32>(op.x), cx.buffer::<f32>(op.stats));
-    let moments = cx.shared_scratch().cast::<Moments>();
-    let blocks = op.pixels.div_ceil(BLOCK);
-    cx.member.deal(cx.extent.rows * blocks, 1, |range| {
-        for at in range {
-            let pixels = at % blocks * BLOCK..(at % blocks * BLOCK + BLOCK).min(op.pixels);
-            // SAFETY: x holds `pixels` * `channels` per image; the block's moments are this member's.
-            unsafe {
-                let image = x.add(at / blocks * op.pixels * op.channels);
-                block(cx.isa, moments.add(at * op.channels), image, pixels, op.channels);
-            }
-        }
-    });
-    let width = op.channels / GROUPS;
-    cx.member.deal(cx.extent.rows * GROUPS, GROUPS, |range| {
-        for at in range {
-            let (image, group) = (at / GROUPS, at % GROUPS);
-            let (mut whole, mut count) = (Moments::default(), 0.0);
-            for block in 0..blocks {
-                let more = BLOCK.min(op.pixels - block * BLOCK) as f64;
-                for c in group * width..(group + 1) * width {
-                    // SAFETY: all blocks' moments are there since the last barrier.
-                    whole.join(count, unsafe { *moments.add((image * blocks + block) * op.channels + c) }, more);
-                    count += more;
-                }
-            }
-            let rstd = 1.0 / (whole.squares / count + f64::from(op.eps)).sqrt();
-            // SAFETY: `stats` holds GROUPS pairs per image; this one is this member's.
-            unsafe {
-                *stats.add(2 * at) = whole.mean as f32;
-                *stats.add(2 * at + 1) = rstd as f32;
-            }
+    let (moments, stats) = (cx.buffer::<f32>(op.moments), cx.buffer::<f32>(op.stats));
+    cx.member.deal(cx.extent.rows * GROUPS / TOGETHER, 1, |range| {
+        for first in range.map(|at| at * TOGETHER) {
+            let (image, group) = (first / GROUPS, first % GROUPS);
+            // SAFETY: `moments` holds so many elements per image, `stats` GROUPS pairs; these are this member's.
+            let (moments, stats) = unsafe {
+                let moments = moments.add(image * op.len_moments());
+                let (moments, stats) = (std::slice::from_raw_parts(moments, op.len_moments()), stats.add(2 * first));
+                (moments, std::slice::from_raw_parts_mut(stats, 2 * TOGETHER))
+            };
+            join(op, moments, group, stats);
         }
     });
 }
 
-kernel!(fn block(out: *mut Moments, image: *const f32, pixels: Range<usize>, channels: usize) = block_body);
-
-/// The moments of every channel over `pixels`.
-#[inline(always)]
-unsafe fn block_body<S: Simd>(out: *mut Moments, image: *const f32, pixels: Range<usize>, channels: usize) {
-    // SAFETY: `image` holds the pixels, `out` one element per channel; channels are a multiple of GROUPS, so of LANES.
-    unsafe {
-        let out = std::slice::from_raw_parts_mut(out, channels);
-        out.fill(Moments::default());
-        for first in pixels.clone().step_by(RUN) {
-            let run = RUN.min(pixels.end - first);
-            let share = S::splat(1.0 / run as f32);
-            for (c, out) in out.chunks_exact_mut(GROUPS).enumerate() {
-                let x = image.add(first * channels + c * GROUPS);
-                let mut sums = [S::splat(0.0); VECTORS];
-                for p in 0..run {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::add(*sum, S::load(x.add(p * channels + v * LANES)));
-                    }
-                }
-                let mut lanes = [[0.0f32; GROUPS]; 3];
-                let (mut rests, mut squares) = ([S::splat(0.0); VECTORS], [S::splat(0.0); VECTORS]);
-                for p in 0..run {
-                    for v in 0..VECTORS {
-                        let away = S::sub(S::load(x.add(p * channels + v * LANES)), S::mul(sums[v], share));
-                        rests[v] = S::add(rests[v], away);
-                        squares[v] = S::fma(away, away, squares[v]);
-                    }
-                }
-                for v in 0..VECTORS {
-                    for (lanes, x) in lanes.iter_mut().zip([S::mul(sums[v], share), rests[v], squares[v]]) {
-                        S::store(lanes.as_mut_ptr().add(v * LANES), x);
-                    }
-                }
-                let [means, rests, squares] = lanes;
-                let (count, run) = ((first - pixels.start) as f64, run as f64);
-                for (i, out) in out.iter_mut().enumerate() {
-                    let rest = f64::from(rests[i]);
-                    let mean = f64::from(means[i]) + rest / run;
-                    out.join(count, Moments { mean, squares: f64::from(squares[i]) - rest * rest / run }, run);
-                }
+/// Mean and 1 / standard deviation of some groups of an image, from `group` on.
+fn join(op: &ops::GroupNormStats, moments: &[f32], group: usize, stats: &mut [f32]) {
+    let width = op.channels / GROUPS;
+    let first: [f64; TOGETHER] = std::array::from_fn(|i| f64::from(moments[(group + i) * width * 2]));
+    let (mut away, mut squares) = ([0.0; TOGETHER], [0.0; TOGETHER]);
+    let mut before = 0;
+    for (patch, channels) in moments.chunks_exact(2 * op.channels).enumerate() {
+        let end = op.patches.pixels_before(patch + 1);
+        let pixels = (end - before) as f64;
+        before = end;
+        let channels = &channels[group * width * 2..][..TOGETHER * width * 2];
+        for (i, group) in channels.chunks_exact(width * 2).enumerate() {
+            let (mut means, mut variances) = (0.0, 0.0);
+            for pair in group.chunks_exact(2) {
+                let from_first = f64::from(pair[0]) - first[i];
+                means += from_first;
+                variances += from_first * from_first + f64::from(pair[1]);
             }
+            away[i] += pixels * means;
+            squares[i] += pixels * variances;
         }
+    }
+    let count = (op.patches.pixels() * width) as f64;
+    for (i, stats) in stats.chunks_exact_mut(2).enumerate() {
+        let (mean, variance) = (away[i] / count, (squares[i] - away[i] * away[i] / count).max(0.0) / count);
+        stats[0] = (first[i] + mean) as f32;
+        stats[1] = (1.0 / (variance + f64::from(op.eps)).sqrt()) as f32;
     }
 }

@@ -155,6 +155,7 @@ fn scratch_of(op: &Op, graph: &Graph, isa: Isa) -> Scratch {
         Op::Embed(_)
         | Op::Accept(_)
         | Op::CodebookLookup(_)
+        | Op::GroupNormStats(_)
         | Op::PixelsToInput(_)
         | Op::NearestCode(_)
         | Op::NormRows(_)
@@ -167,7 +168,6 @@ fn scratch_of(op: &Op, graph: &Graph, isa: Isa) -> Scratch {
         Op::NormSwiglu(op) => norm_swiglu::scratch(op, graph),
         Op::NormLogits(op) => norm_logits::scratch(op, graph),
         Op::Sample(op) => sample::scratch(op),
-        Op::GroupNormStats(op) => group_norm_stats::scratch(op, graph),
         Op::Conv2d(op) => conv2d::scratch(op, graph, isa),
         Op::SpatialAttention(op) => spatial_attention::scratch(op),
         Op::NormLinear(op) => norm_linear::scratch(op, graph),

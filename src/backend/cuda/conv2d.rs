@@ -8,7 +8,7 @@ use super::device::{Capacity, Kernel as Launchable, Launch, Ptr};
 use super::lower::{Arrangement, Lower, Lowering};
 use super::product::{BYTES_PER_CLOCK, FMAS_PER_CLOCK, SHARED_BYTES_PER_CLOCK, WARP};
 use super::{fragments, kernels};
-use crate::graph::ops::{Conv2d, Kernel, Store};
+use crate::graph::ops::{Conv2d, GROUPS, Kernel, Store};
 use crate::graph::{Elem, Graph, WeightId};
 
 /// Channels that a block has in shared memory at a time, and bytes from pixel to pixel there.
@@ -175,6 +175,17 @@ impl Lower for Conv2d {
                 out.name()
             ));
         }
+        if let Some(moments) = self.moments {
+            let (elem, moments) = (graph.at(self.out).elem, graph.at(moments).elem);
+            if (elem, moments) != (Elem::Bf16, Elem::F32) || !self.channels_out.is_multiple_of(GROUPS) {
+                return Err(format!(
+                    "needs a result in bf16 of a multiple of {GROUPS} channels and moments in f32 to leave these, found {} of {} and {}",
+                    elem.name(),
+                    self.channels_out,
+                    moments.name()
+                ));
+            }
+        }
         let resamples = matches!(self.kernel, Kernel::Downsample | Kernel::Upsample);
         if resamples && !self.copies(graph) {
             let (elem, channels) = (x.name(), self.channels_in);
@@ -215,6 +226,7 @@ impl Lower for Conv2d {
                 .arg(self.norm.map_or(Ptr::NULL, |norm| cx.buffer(norm.stats)))
                 .arg(norm(|norm| norm.weight))
                 .arg(norm(|norm| norm.bias))
+                .arg(self.moments.map_or(Ptr::NULL, |moments| cx.buffer(moments)))
                 .size(self.size.0)
                 .size(self.size.1)
                 .size(self.channels_in)
@@ -280,6 +292,7 @@ mod tests {
             x,
             norm: None,
             residual: None,
+            moments: None,
             weight: graph.weight("weight", Elem::Bf16, &[channels.1, channels.0, side, side], Source::Tensor),
             bias: graph.weight("bias", Elem::F32, &[channels.1], Source::Tensor),
             kernel,

@@ -1,9 +1,10 @@
 //! y[i, p, n] = residual[i, p, n] + bias[n] + Σ_tap Σ_c weight[n, c, tap] * f(x)[i, p at tap, c].
 //!
 //! f is GroupNorm and SiLU where the layer has them in front, the identity elsewhere; the padding around the
-//! map is zero after f. Images are NHWC. The last convolution cuts its pixels to bytes: clamp(127.5 y + 128).
+//! map is zero after f. Images are NHWC. The last convolution cuts its pixels to bytes: clamp(127.5 y + 128). Where a
+//! GroupNorm comes next, y's mean and variance are left for each channel of each patch of [`Patches`].
 
-use super::GROUPS;
+use super::{GROUPS, Patches};
 use crate::graph::twin::Twin;
 use crate::graph::{BufferId, Cost, Extent, Graph, Load, WeightId};
 
@@ -17,6 +18,9 @@ pub struct Conv2d {
     pub norm: Option<Norm>,
     /// (R, H', W', N) of the type of `out`; may be `out` itself
     pub residual: Option<BufferId>,
+    /// (R, patches, N, 2) out, f32: mean and variance of what lies in `out`, patch by patch of [`Conv2d::patches`];
+    /// N is a multiple of GROUPS then
+    pub moments: Option<BufferId>,
     /// (N, C, side, side)
     pub weight: WeightId,
     /// (N)
@@ -114,6 +118,16 @@ impl Kernel {
 }
 
 impl Conv2d {
+    /// The patches of its result.
+    pub fn patches(&self) -> Patches {
+        Patches::of(self.kernel, self.size)
+    }
+
+    /// Elements of an image's moments.
+    pub fn len_moments(&self) -> usize {
+        self.patches().count() * self.channels_out * 2
+    }
+
     /// Elements of an input image.
     pub fn len_in(&self) -> usize {
         self.size.0 * self.size.1 * self.channels_in
@@ -131,9 +145,10 @@ impl Conv2d {
         let (len_in, len_out) = (self.len_in() as u64, self.len_out() as u64);
         let size = |buffer: BufferId| graph.at(buffer).elem.size() as u64;
         let residual = self.residual.map_or(0, |residual| len_out * size(residual));
+        let moments = self.moments.map_or(0, |moments| self.len_moments() as u64 * size(moments));
         Cost {
             weight_bytes: (graph.weight_at(self.weight).bytes() + graph.weight_at(self.bias).bytes()) as u64,
-            activation_bytes: rows * (len_in * size(self.x) + residual + len_out * size(self.out)),
+            activation_bytes: rows * (len_in * size(self.x) + residual + len_out * size(self.out) + moments),
             flops: rows * 2 * len_out * taps,
             ..Cost::default()
         }
@@ -169,7 +184,30 @@ impl Conv2d {
                 out.iter_mut().for_each(|y| *y = (127.5 * *y + 128.0).clamp(0.0, 255.0).floor());
             }
             twin.row_mut(self.out, r, self.len_out()).copy_from_slice(&out);
+            if let Some(moments) = self.moments {
+                twin.row_mut(moments, r, self.len_moments()).copy_from_slice(&self.moments_of(&out));
+            }
         }
+    }
+
+    /// The moments of a result, patch by patch.
+    pub fn moments_of(&self, out: &[f64]) -> Vec<f64> {
+        let (patches, n) = (self.patches(), self.channels_out);
+        let mut moments = Vec::with_capacity(self.len_moments());
+        for patch in 0..patches.count() {
+            let pixels: Vec<usize> = patches
+                .rows(patch)
+                .flat_map(|run| (0..run.count).map(move |i| run.first + i * patches.repeat))
+                .collect();
+            let mean_of = |value: &dyn Fn(usize) -> f64| {
+                pixels.iter().map(|&pixel| value(pixel)).sum::<f64>() / pixels.len() as f64
+            };
+            for channel in 0..n {
+                let mean = mean_of(&|pixel| out[pixel * n + channel]);
+                moments.extend([mean, mean_of(&|pixel| (out[pixel * n + channel] - mean).powi(2))]);
+            }
+        }
+        moments
     }
 
     /// The input behind normalization and SiLU.

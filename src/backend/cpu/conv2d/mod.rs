@@ -9,6 +9,7 @@
 
 mod direct;
 mod load;
+mod moments;
 mod store;
 mod tiles;
 mod winograd;
@@ -180,6 +181,9 @@ pub(super) fn run(op: &Conv2d, cx: &Context<'_>) {
             }
         }
     });
+    if let Some(left) = op.moments {
+        moments::run(op, cx, cx.buffer(left));
+    }
 }
 
 /// One block of one image's output, and a group of its channels.
