@@ -206,15 +206,14 @@ __device__ __forceinline__ float store_output(const Conv& conv, size_t at, float
   return to_float(rounded);
 }
 
-// Two bf16 beside each other; what became of them.
-__device__ __forceinline__ float2 store_pair(const Conv& conv, size_t at, float a, float b) {
-  if (conv.residual) {
-    const float2 add = unpack_bf16(*reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(conv.residual) + at));
-    a += add.x, b += add.y;
-  }
-  const uint32_t pair = pack_bf16(a, b);
-  *reinterpret_cast<uint32_t*>(static_cast<bf16*>(conv.out) + at) = pair;
-  return unpack_bf16(pair);
+// Two bf16 beside each other, if `inside`; what became of them, or zeros.
+__device__ __forceinline__ float2 store_pair(const Conv& conv, size_t at, float a, float b, bool inside) {
+  const bool adds = inside && conv.residual;
+  const float2 add =
+      unpack_bf16(adds ? *reinterpret_cast<const uint32_t*>(static_cast<const bf16*>(conv.residual) + at) : 0u);
+  const uint32_t pair = pack_bf16(a + add.x, b + add.y);
+  if (inside) *reinterpret_cast<uint32_t*>(static_cast<bf16*>(conv.out) + at) = pair;
+  return unpack_bf16(inside ? pair : 0u);
 }
 
 // Sums over the eight lanes 4, 8, .. apart: before, each has its own of COUNT channels, and after, all of channel
@@ -240,12 +239,12 @@ __device__ __forceinline__ int sum_over_columns(float2 (&v)[COUNT]) {
   return channel;
 }
 
-// (mean, variance) of `count` values by their sum and that of their squares.
-__device__ __forceinline__ float2 moments_of(float2 sums, float count) {
-  const float mean = __fdiv_rn(sums.x, count);
-  // Around the mean as it was rounded: squares - mean * sum + mean * (count * mean - sum).
-  const float squares = fmaf(-mean, sums.x, sums.y) + mean * fmaf(count, mean, -sums.x);
-  return make_float2(mean, fmaxf(__fdiv_rn(squares, count), 0.0f));
+// (mean, variance) by the sum of 1 / `share` values and that of their squares.
+__device__ __forceinline__ float2 moments_of(float2 sums, float share) {
+  const float mean = sums.x * share;
+  // Around the mean as it was rounded: mean square - mean * (2 * sum / n - mean).
+  const float rest = fmaf(sums.x, share, -mean);
+  return make_float2(mean, fmaxf(fmaf(-mean, mean, sums.y * share) - 2.0f * mean * rest, 0.0f));
 }
 
 // Weights of one tap column and 16 channels: all tap rows, N16 tiles of 16 outputs.
@@ -362,6 +361,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     bias[j / 2][j % 2] = n < conv.channels_out ? conv.bias[n] : 0.0f;
   }
   const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
+  const float share_of_two = __frcp_rn(float(2 * min(TILE_W, map_width - origin[1])));  // a pixel's, in two rows of a patch
 #pragma unroll
   for (int pair = 0; pair < T::ROWS; pair += 2) {
     const int y_pair = origin[0] + warp_y * T::ROWS + pair;
@@ -369,7 +369,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int row = pair + i / 2, half = i % 2, y = y_pair + i / 2, x = x_lane + 8 * half;
-      if (y >= map_height || x >= map_width) continue;
+      const bool on_map = y < map_height && x < map_width;
       const size_t out_row = (image * map_height + y) * K::PHASES + down;
       const size_t pixel = (out_row * map_width + x) * K::PHASES + across;
 #pragma unroll
@@ -379,10 +379,10 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
         const float low = acc[row][j][2 * half] + bias[j][0], high = acc[row][j][2 * half + 1] + bias[j][1];
         float2 stored = make_float2(0.0f, 0.0f);
         if (T::PAIRS) {
-          if (n < conv.channels_out) stored = store_pair(conv, at, low, high);
+          stored = store_pair(conv, at, low, high, on_map && n < conv.channels_out);
         } else {
-          if (n < conv.channels_out) stored.x = store_output(conv, at, low);
-          if (n + 1 < conv.channels_out) stored.y = store_output(conv, at + 1, high);
+          if (on_map && n < conv.channels_out) stored.x = store_output(conv, at, low);
+          if (on_map && n + 1 < conv.channels_out) stored.y = store_output(conv, at + 1, high);
         }
         float2 &first = sums[2 * j], &second = sums[2 * j + 1];
         first = make_float2(first.x + stored.x, fmaf(stored.x, stored.x, first.y));
@@ -393,10 +393,10 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     const int mine = sum_over_columns(sums), n = n_lane + mine / 2 * 8 + mine % 2;
     const bool first_of_its = lane / 4 % (2 / T::N16) == 0;  // of the lanes that have the same sums
     if (!first_of_its || y_pair >= map_height || n >= conv.channels_out) continue;
-    const int pixels = min(2, map_height - y_pair) * min(TILE_W, map_width - origin[1]);
+    const float share = y_pair + 1 < map_height ? share_of_two : 2.0f * share_of_two;
     const int rows = (map_height + 1) / 2, patch_row = int(blockIdx.z) * rows + y_pair / 2;  // of all images and phases
     const size_t patch = size_t(patch_row) * tiles_across + origin[1] / TILE_W;
-    conv.moments[patch * conv.channels_out + n] = moments_of(sums[0], float(pixels));
+    conv.moments[patch * conv.channels_out + n] = moments_of(sums[0], share);
   }
 }
 

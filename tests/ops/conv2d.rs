@@ -159,7 +159,7 @@ fn roundings(op: &Conv2d) -> f64 {
 /// Checks the moments against what lies in `out`, the 32 values or fewer of each patch and channel.
 ///
 /// The CPU sums them, then what is left around their mean: 33 roundings of either, of which those of the first sum are
-/// corrected. CUDA sums values and squares, along seven additions each, and divides: squares err by 8 U of the
+/// corrected. CUDA sums values and squares, along seven additions each, and scales them: squares err by 8 U of the
 /// values' own mean square, where they are not exact.
 fn check_moments(what: &str, case: &Case, op: &Conv2d, left: &Left, on_cuda: bool) {
     let Some(moments) = op.moments else { return };
