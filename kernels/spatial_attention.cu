@@ -1,10 +1,10 @@
 // spatial_attention.cu
 // out[i, p, :] = sum over j of softmax_j(q[i, p] . k[i, j] * scale) v[i, j, :] over all pixels j of the same image
 //
-//   shapes   out, q, k, v (R, P, C)                                                       P pixels of an image
+//   shapes   out (R, P, C)   qkv (R, P, 3 C): a pixel's q, k and v                        P pixels of an image
 //   types    bf16; scores, softmax and sums in f32, its weights rounded to bf16 before they meet v
 //   launch   grid (P / (16 * M) rounded up, R), 256 threads; shared memory: see shared_bytes in the Rust file
-//   needs    C divisible by 32, at most 512; out may be q           (checked in backend/cuda/spatial_attention.rs)
+//   needs    C divisible by 32, at most 512                         (checked in backend/cuda/spatial_attention.rs)
 //   cost     4 * R * P^2 * C FLOPs; every block reads k and v of its image, 2 * P * C * 2 bytes that stay in L2: for
 //            256 pixels of 512 channels that is what bounds it, a few microseconds; one part in a hundred of a decode
 //   matches  graph::ops::spatial_attention::twin; tolerance and why: tests/ops/spatial_attention.rs
@@ -25,13 +25,14 @@ constexpr int SLICE = 64;              // channels that a warp mixes
 // Bytes from row to row of q: two in a row lie in different banks, 64 bytes of each.
 __device__ __forceinline__ int query_stride(int channels) { return (channels / 8 | 4) * 16; }
 
-// Scores of this warp's 16 keys from `key` on, against all rows; `k` points to this lane's first eight channels.
+// Scores of this warp's 16 keys from `key` on, against all rows; `k` points to the first pixel's.
 template <int M>
 __device__ __forceinline__ void score(float (&s)[M][2][4], const unsigned char* queries, const bf16* k, int key,
                                       int pixels, int channels) {
   const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, stride = query_stride(channels);
   const bool there[2] = {key + g < pixels, key + 8 + g < pixels};
-  const bf16* from[2] = {k + size_t(key + g) * channels + 8 * t, k + size_t(key + 8 + g) * channels + 8 * t};
+  const int pixel = 3 * channels;
+  const bf16* from[2] = {k + size_t(key + g) * pixel + 8 * t, k + size_t(key + 8 + g) * pixel + 8 * t};
 #pragma unroll 4
   for (int c = 0; c < channels; c += 32) {
     uint4 keys[2];
@@ -62,7 +63,7 @@ __device__ __forceinline__ void mix(float (&o)[M][8][4], const unsigned char* we
     for (int i = 0; i < 4; i++) {
       const int at = key + 16 * step + 2 * t + i % 2 + i / 2 * 8;
       const bool there = lane_has_channels && at < pixels;
-      const uint4 raw = there ? load_16(v + size_t(at) * channels) : make_uint4(0, 0, 0, 0);
+      const uint4 raw = there ? load_16(v + size_t(at) * 3 * channels) : make_uint4(0, 0, 0, 0);
       rows[i][0] = raw.x, rows[i][1] = raw.y, rows[i][2] = raw.z, rows[i][3] = raw.w;
     }
     uint32_t a[M][4];
@@ -84,8 +85,8 @@ __device__ __forceinline__ void mix(float (&o)[M][8][4], const unsigned char* we
 }
 
 template <int M>
-__device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, const bf16* k, const bf16* v, int pixels,
-                                                  int channels, float scale) {
+__device__ __forceinline__ void spatial_attention(bf16* out, const bf16* qkv, int pixels, int channels,
+                                                  float scale) {
   constexpr int ROWS = 16 * M;
   DYN_SMEM(smem);
   unsigned char* queries = smem;                                                          // [ROWS][query_stride]
@@ -94,17 +95,17 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, cons
   float(*sums)[ROWS] = maxima + WARPS;                                                    // [WARPS][ROWS]
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4;
   const int first = blockIdx.x * ROWS;
-  const size_t image = size_t(blockIdx.y) * pixels * channels;
+  const bf16* q = qkv + size_t(blockIdx.y) * pixels * 3 * channels;
   grid_dependency_trigger();
   grid_dependency_wait();
 
   for (int i = threadIdx.x; i < ROWS * channels / 8; i += WARPS * WARP) {
     const int row = i / (channels / 8), c = i % (channels / 8) * 8;
     const bool there = first + row < pixels;
-    const uint4 value = there ? load_16(q + image + size_t(first + row) * channels + c) : make_uint4(0, 0, 0, 0);
+    const uint4 value = there ? load_16(q + size_t(first + row) * 3 * channels + c) : make_uint4(0, 0, 0, 0);
     store_16(queries + row * query_stride(channels) + c * 2, value);
   }
-  __syncthreads();  // q is there; from here on its place may be `out`'s
+  __syncthreads();  // q is there
 
   const int slice = warp * SLICE + 8 * g;  // this lane's channels of v
   float o[M][8][4] = {};
@@ -114,7 +115,7 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, cons
 
   for (int key = 0; key < pixels; key += KEYS) {
     float s[M][2][4] = {};
-    score<M>(s, queries, k + image, key + 16 * warp, pixels, channels);
+    score<M>(s, queries, q + channels, key + 16 * warp, pixels, channels);
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll
@@ -168,7 +169,7 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, cons
         for (int w = 0; w < WARPS; w++) sum[m][half] += sums[w][16 * m + 8 * half + g];
       }
     }
-    if (warp * SLICE < channels) mix<M>(o, weights, v + image + slice, slice < channels, key, pixels, channels);
+    if (warp * SLICE < channels) mix<M>(o, weights, q + 2 * channels + slice, slice < channels, key, pixels, channels);
   }
 
   // Column n of tile j is channel 8 n + j, so a lane has 16 neighbours of a row.
@@ -180,7 +181,7 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, cons
     for (int half = 0; half < 2; half++) {
       const int row = first + 16 * m + 8 * half + g;
       if (row >= pixels) continue;
-      bf16* to = out + image + size_t(row) * channels + channel;
+      bf16* to = out + (size_t(blockIdx.y) * pixels + row) * channels + channel;
 #pragma unroll
       for (int n = 0; n < 2; n++) {
         uint32_t words[4];
@@ -196,25 +197,21 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* q, cons
 }
 
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
-spatial_attention_16(bf16* out,          // (R, P, C), may be q
-                     const bf16* q,      // (R, P, C)
-                     const bf16* k,      // (R, P, C)
-                     const bf16* v,      // (R, P, C)
+spatial_attention_16(bf16* out,          // (R, P, C)
+                     const bf16* qkv,    // (R, P, 3 C)
                      uint32_t pixels,    // P
                      uint32_t channels,  // C
                      float scale) {
-  spatial_attention<1>(out, q, k, v, int(pixels), int(channels), scale);
+  spatial_attention<1>(out, qkv, int(pixels), int(channels), scale);
 }
 KERNEL_EXPORT(spatial_attention_16)
 
 extern "C" __global__ void __launch_bounds__(WARPS * WARP)
-spatial_attention_32(bf16* out,          // (R, P, C), may be q
-                     const bf16* q,      // (R, P, C)
-                     const bf16* k,      // (R, P, C)
-                     const bf16* v,      // (R, P, C)
+spatial_attention_32(bf16* out,          // (R, P, C)
+                     const bf16* qkv,    // (R, P, 3 C)
                      uint32_t pixels,    // P
                      uint32_t channels,  // C
                      float scale) {
-  spatial_attention<2>(out, q, k, v, int(pixels), int(channels), scale);
+  spatial_attention<2>(out, qkv, int(pixels), int(channels), scale);
 }
 KERNEL_EXPORT(spatial_attention_32)

@@ -15,6 +15,7 @@ pub(super) fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32
             Ok(values.to_vec())
         }
         Source::Tensor => Ok(find(checkpoint, weight)?.to_f32()),
+        Source::Stacked(_) => Ok(parts(checkpoint, weight)?.into_iter().flat_map(Tensor::to_f32).collect()),
         Source::NormalizedTensor => {
             let mut values = find(checkpoint, weight)?.to_f32();
             for row in values.chunks_exact_mut(weight.shape[1]) {
@@ -30,21 +31,31 @@ pub(super) fn values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<f32
 pub(super) fn bf16_values(checkpoint: &Checkpoint, weight: &Weight) -> Result<Vec<bf16>> {
     match &weight.source {
         Source::Tensor => Ok(find(checkpoint, weight)?.to_bf16()),
+        Source::Stacked(_) => Ok(parts(checkpoint, weight)?.into_iter().flat_map(Tensor::to_bf16).collect()),
         _ => Ok(values(checkpoint, weight)?.into_iter().map(bf16::from_f32).collect()),
     }
 }
 
 /// The weight's tensor. Errors when there is none of its name, or of another shape.
 pub(super) fn find<'c>(checkpoint: &'c Checkpoint, weight: &Weight) -> Result<&'c Tensor> {
+    find_shaped(checkpoint, &weight.name, &weight.shape)
+}
+
+/// The tensors that lie one below the other in the weight.
+fn parts<'c>(checkpoint: &'c Checkpoint, weight: &Weight) -> Result<Vec<&'c Tensor>> {
+    weight.tensors().into_iter().map(|(name, shape)| find_shaped(checkpoint, name, &shape)).collect()
+}
+
+fn find_shaped<'c>(checkpoint: &'c Checkpoint, name: &str, shape: &[usize]) -> Result<&'c Tensor> {
     let wrong = |found: String| Error::Tensor {
         path: checkpoint.path().to_path_buf(),
-        tensor: weight.name.clone(),
-        expected: format!("shape {:?}", weight.shape),
+        tensor: name.into(),
+        expected: format!("shape {shape:?}"),
         found,
         hint: String::new(),
     };
-    let tensor = checkpoint.get(&weight.name).ok_or_else(|| wrong("none of that name".into()))?;
-    if tensor.shape() != weight.shape {
+    let tensor = checkpoint.get(name).ok_or_else(|| wrong("none of that name".into()))?;
+    if tensor.shape() != shape {
         return Err(wrong(format!("shape {:?}", tensor.shape())));
     }
     Ok(tensor)

@@ -145,6 +145,8 @@ pub enum Source {
     Tensor,
     /// The checkpoint's tensor of the weight's name, each row divided by its L2 norm (at least 1e-12).
     NormalizedTensor,
+    /// These tensors of the checkpoint, all with as many rows, one below the other.
+    Stacked(Vec<String>),
     /// Computed from the configuration: the rotation table.
     Constant(Arc<[f32]>),
 }
@@ -152,7 +154,7 @@ pub enum Source {
 /// One weight as the ops want it.
 #[derive(Clone, Debug)]
 pub struct Weight {
-    /// The checkpoint's name.
+    /// The checkpoint's name; of several tensors all of theirs.
     pub name: String,
     pub shape: Vec<usize>,
     /// How the executor holds it: [`Elem::F32`] or [`Elem::Bf16`].
@@ -164,6 +166,19 @@ impl Weight {
     /// Bytes as the executor holds it.
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.elem.size()
+    }
+
+    /// The checkpoint's tensors that it is made of, with the shape of each.
+    pub fn tensors(&self) -> Vec<(&str, Vec<usize>)> {
+        match &self.source {
+            Source::Constant(_) => Vec::new(),
+            Source::Tensor | Source::NormalizedTensor => vec![(&self.name, self.shape.clone())],
+            Source::Stacked(names) => {
+                let mut shape = self.shape.clone();
+                shape[0] /= names.len();
+                names.iter().map(|name| (name.as_str(), shape.clone())).collect()
+            }
+        }
     }
 }
 

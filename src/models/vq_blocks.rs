@@ -183,7 +183,7 @@ impl Blocks {
     /// `norm_out`, SiLU and `conv_out` into `out`, as f32 or pixels.
     pub fn conv_out(&mut self, prefix: &str, x: Map, out: Map, store: Store) {
         let norm = self.norm(Before::NormSilu(&format!("{prefix}.norm_out")), x);
-        let op = self.conv_op(&format!("{prefix}.conv_out"), x, out, Kernel::Square, norm, None);
+        let op = self.conv_op(&[format!("{prefix}.conv_out")], x, out, Kernel::Square, norm, None);
         self.push(format!("{prefix}.conv_out"), Conv2d { store, ..op });
     }
 
@@ -207,25 +207,17 @@ impl Blocks {
     /// x + proj_out(attention(q, k, v of norm(x))).
     pub fn attn_block(&mut self, name: &str, x: Map) -> Map {
         let norm = self.norm(Before::Norm(&format!("{name}.norm")), x);
-        let [q, k, v] = ["q", "k", "v"].map(|part| {
-            let (name, out) = (format!("{name}.{part}"), self.map(x.size, x.channels));
-            let op = self.conv_op(&name, x, out, Kernel::Point, norm, None);
-            self.push(name, op);
-            out
-        });
-        let attention = SpatialAttention {
-            out: q.buffer,
-            q: q.buffer,
-            k: k.buffer,
-            v: v.buffer,
-            pixels: x.pixels(),
-            channels: x.channels,
-        };
+        let parts = ["q", "k", "v"].map(|part| format!("{name}.{part}"));
+        let qkv = self.map(x.size, 3 * x.channels);
+        let op = self.conv_op(&parts, x, qkv, Kernel::Point, norm, None);
+        self.push(format!("{name}.qkv"), op);
+        let out = self.map(x.size, x.channels);
+        let (pixels, channels) = (x.pixels(), x.channels);
+        let attention = SpatialAttention { out: out.buffer, qkv: qkv.buffer, pixels, channels };
         self.push(format!("{name}.attention"), attention);
-        self.conv_into(&format!("{name}.proj_out"), q, x, Kernel::Point, Before::Nothing, Some(x));
-        for map in [q, k, v] {
-            self.free(map);
-        }
+        self.conv_into(&format!("{name}.proj_out"), out, x, Kernel::Point, Before::Nothing, Some(x));
+        self.free(qkv);
+        self.free(out);
         x
     }
 
@@ -245,13 +237,14 @@ impl Blocks {
 
     fn conv_into(&mut self, name: &str, x: Map, out: Map, kernel: Kernel, before: Before<'_>, residual: Option<Map>) {
         let norm = self.norm(before, x);
-        let op = self.conv_op(name, x, out, kernel, norm, residual);
+        let op = self.conv_op(&[name.into()], x, out, kernel, norm, residual);
         self.push(name, op);
     }
 
+    /// A convolution, or those of several names in one: the checkpoint has their kernels one by one.
     fn conv_op(
         &mut self,
-        name: &str,
+        names: &[String],
         x: Map,
         out: Map,
         kernel: Kernel,
@@ -259,14 +252,21 @@ impl Blocks {
         residual: Option<Map>,
     ) -> Conv2d {
         let shape = [out.channels, x.channels, kernel.side(), kernel.side()];
+        let held = self.held.weights;
+        let mut stacked = |tensor: &str, elem: Elem, shape: &[usize]| {
+            let tensors: Vec<String> = names.iter().map(|name| format!("{name}.{tensor}")).collect();
+            let name = tensors.join(" + ");
+            let source = if tensors.len() == 1 { Source::Tensor } else { Source::Stacked(tensors) };
+            self.graph.weight(name, elem, shape, source)
+        };
         Conv2d {
             out: out.buffer,
             x: x.buffer,
             norm,
             residual: residual.map(|map| map.buffer),
             moments: None,
-            weight: self.graph.weight(format!("{name}.weight"), self.held.weights, &shape, Source::Tensor),
-            bias: self.weight(format!("{name}.bias"), &[out.channels]),
+            weight: stacked("weight", held, &shape),
+            bias: stacked("bias", Elem::F32, &[out.channels]),
             kernel,
             size: x.size,
             channels_in: x.channels,

@@ -10,7 +10,7 @@ use super::Model;
 use crate::Result;
 use crate::backend::Plan;
 use crate::checkpoint::{Bytes, Checkpoint, DType, Tensor};
-use crate::graph::{Buffer, BufferId, Elem, Graph, Source, Weight};
+use crate::graph::{Buffer, BufferId, Elem, Graph, Weight};
 
 /// A seeded stream.
 pub struct Random(u64);
@@ -53,16 +53,16 @@ const CHUNK: usize = 1 << 16;
 /// Matrices have a variance of 1 / (inputs of one output), tables of 1, norms are around 1 and biases around 0,
 /// none of them the same for all channels.
 pub fn weights(graph: &Graph) -> Checkpoint {
-    let tensor = |weight: &Weight| {
-        let (centre, spread) = match weight.shape[..] {
-            [_] if weight.name.ends_with(".bias") => (0.0, 0.25),
+    let tensor = |name: &str, shape: Vec<usize>| {
+        let (centre, spread) = match shape[..] {
+            [_] if name.ends_with(".bias") => (0.0, 0.25),
             [_] => (1.0, 0.25),
-            [_, ..] if weight.name.contains("embedding") => (0.0, 1.0),
+            [_, ..] if name.contains("embedding") => (0.0, 1.0),
             [_, ref inputs @ ..] => (0.0, (inputs.iter().product::<usize>() as f32).sqrt().recip()),
             [] => (1.0, 0.0),
         };
-        let key = key(0, &weight.name);
-        let mut bytes = vec![0u8; 2 * weight.shape.iter().product::<usize>()];
+        let key = key(0, name);
+        let mut bytes = vec![0u8; 2 * shape.iter().product::<usize>()];
         bytes.par_chunks_mut(2 * CHUNK).enumerate().for_each(|(chunk, bytes)| {
             let mut random = Random::of_chunk(key, chunk);
             for element in bytes.chunks_exact_mut(2) {
@@ -70,10 +70,10 @@ pub fn weights(graph: &Graph) -> Checkpoint {
             }
         });
         let bytes = Bytes::Owned(Arc::new(bytes));
-        Tensor::contiguous(DType::BF16, weight.shape.clone(), bytes, 0).expect("the bytes fill the shape")
+        Tensor::contiguous(DType::BF16, shape, bytes, 0).expect("the bytes fill the shape")
     };
-    let named = graph.weights().iter().filter(|weight| !matches!(weight.source, Source::Constant(_)));
-    let tensors = named.map(|weight| (weight.name.clone(), tensor(weight))).collect();
+    let named = graph.weights().iter().flat_map(Weight::tensors);
+    let tensors = named.map(|(name, shape)| (name.to_string(), tensor(name, shape))).collect();
     Checkpoint::from_tensors("selftest", tensors, BTreeMap::new())
 }
 

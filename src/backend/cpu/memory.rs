@@ -8,7 +8,7 @@ use memmap2::{MmapMut, MmapRaw};
 
 use super::simd::LINE;
 use crate::backend::weights::{bf16_values, find, values};
-use crate::checkpoint::{Bytes, Checkpoint, DType};
+use crate::checkpoint::{Bytes, Checkpoint, DType, Tensor};
 use crate::graph::{Elem, Source, Weight};
 use crate::{Error, Result};
 
@@ -264,8 +264,8 @@ impl WeightCache {
                 }
             },
         });
-        if let (Place::Own(_), Some(tensor)) = (&data.place, checkpoint.get(&weight.name)) {
-            tensor.release();
+        if let Place::Own(_) = &data.place {
+            weight.tensors().iter().filter_map(|(name, _)| checkpoint.get(name)).for_each(Tensor::release);
         }
         loaded().insert(key, Arc::downgrade(&data));
         Ok(data)

@@ -28,16 +28,17 @@ pub(super) fn run(op: &SpatialAttention, cx: &Context<'_>) {
     let keys = cx.shared_scratch();
     let values = keys.wrapping_add(packed_keys(op));
     for image in 0..cx.extent.rows {
-        let at = |id| cx.buffer::<f32>(id).wrapping_add(image * pixels * c);
+        let q = cx.buffer::<f32>(op.qkv).wrapping_add(image * pixels * 3 * c);
+        let (k, v) = (q.wrapping_add(c), q.wrapping_add(2 * c));
         cx.member.deal(key_panels + value_panels, 1, |range| {
             for panel in range {
-                // SAFETY: q, k and v hold (pixels, C) per image, the scratch all panels; this one is this member's.
+                // SAFETY: `qkv` holds (pixels, 3 C) per image, the scratch all panels; this one is this member's.
                 unsafe {
                     if panel < key_panels {
-                        pack_keys(keys.add(panel * c * WIDTH), at(op.k), panel, op);
+                        pack_keys(keys.add(panel * c * WIDTH), k, panel, op);
                     } else {
                         let panel = panel - key_panels;
-                        pack_values(values.add(panel * pixels * WIDTH), at(op.v), panel, op);
+                        pack_values(values.add(panel * pixels * WIDTH), v, panel, op);
                     }
                 }
             }
@@ -46,27 +47,29 @@ pub(super) fn run(op: &SpatialAttention, cx: &Context<'_>) {
             for block in range {
                 let first = block * QUERIES;
                 let count = QUERIES.min(pixels - first);
-                let q = Rows { at: at(op.q).wrapping_add(first * c), stride: c, count };
-                // SAFETY: as above; the block's queries and outputs are this member's, and the queries are read
-                // before the outputs, perhaps the same buffer, are written.
-                unsafe { attend(cx.isa, at(op.out).add(first * c), q, (keys, values), cx.own_scratch(), op) }
+                let q = Rows { at: q.wrapping_add(first * 3 * c), stride: 3 * c, count };
+                // SAFETY: as above; the block's outputs are this member's.
+                unsafe {
+                    let out = cx.buffer::<f32>(op.out).add((image * pixels + first) * c);
+                    attend(cx.isa, out, q, (keys, values), cx.own_scratch(), op);
+                }
             }
         });
     }
 }
 
-/// Keys (pixels, C) to (C, WIDTH): the panel's keys side by side, zero beyond the last.
+/// Keys, C of a pixel's 3 C, to (C, WIDTH): the panel's keys side by side, zero beyond the last.
 unsafe fn pack_keys(to: *mut f32, k: *const f32, panel: usize, op: &SpatialAttention) {
     for lane in 0..WIDTH {
         for c in 0..op.channels {
             let key = panel * WIDTH + lane;
             // SAFETY: the key exists where it is read.
-            unsafe { *to.add(c * WIDTH + lane) = if key < op.pixels { *k.add(key * op.channels + c) } else { 0.0 } }
+            unsafe { *to.add(c * WIDTH + lane) = if key < op.pixels { *k.add(key * 3 * op.channels + c) } else { 0.0 } }
         }
     }
 }
 
-/// Values (pixels, C) to (pixels, WIDTH): the panel's channels, zero beyond the last.
+/// Values, likewise, to (pixels, WIDTH): the panel's channels, zero beyond the last.
 unsafe fn pack_values(to: *mut f32, v: *const f32, panel: usize, op: &SpatialAttention) {
     let count = WIDTH.min(op.channels - panel * WIDTH);
     for key in 0..op.pixels {
@@ -74,7 +77,7 @@ unsafe fn pack_values(to: *mut f32, v: *const f32, panel: usize, op: &SpatialAtt
         unsafe {
             let row = to.add(key * WIDTH);
             row.write_bytes(0, WIDTH);
-            row.copy_from_nonoverlapping(v.add(key * op.channels + panel * WIDTH), count);
+            row.copy_from_nonoverlapping(v.add(key * 3 * op.channels + panel * WIDTH), count);
         }
     }
 }

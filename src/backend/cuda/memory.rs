@@ -9,7 +9,7 @@ use super::device::{Device, DeviceBuffer, MappedBuffer, Ptr, Stream};
 use super::lower::Arrangement;
 use crate::Result;
 use crate::backend::weights::{bf16_values, values};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::graph::{BufferId, Elem, Graph, Role, Source, Weight};
 
 /// Weights that are on the device already, by everything that decides their bytes.
@@ -52,9 +52,7 @@ impl WeightCache {
             return Ok(buffer);
         }
         let buffer = Arc::new(load(device, stream, checkpoint, weight, arrangement)?);
-        if let Some(tensor) = checkpoint.get(&weight.name) {
-            tensor.release();
-        }
+        weight.tensors().iter().filter_map(|(name, _)| checkpoint.get(name)).for_each(Tensor::release);
         loaded().insert(key, Arc::downgrade(&buffer));
         Ok(buffer)
     }

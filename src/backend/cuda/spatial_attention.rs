@@ -23,7 +23,7 @@ fn shared_bytes(rows: usize, channels: usize) -> usize {
 
 impl Lower for SpatialAttention {
     fn check(&self, graph: &Graph) -> Result<(), String> {
-        for id in [self.out, self.q, self.k, self.v] {
+        for id in [self.out, self.qkv] {
             let buffer = graph.at(id);
             if buffer.elem != Elem::Bf16 {
                 return Err(format!("needs `{}` in bf16, found {}", buffer.name, buffer.elem.name()));
@@ -46,9 +46,7 @@ impl Lower for SpatialAttention {
             Launch::new(kernel, [self.pixels.div_ceil(rows), images, 1], WARPS * 32)
                 .shared(shared_bytes(rows, self.channels))
                 .arg(cx.buffer(self.out))
-                .arg(cx.buffer(self.q))
-                .arg(cx.buffer(self.k))
-                .arg(cx.buffer(self.v))
+                .arg(cx.buffer(self.qkv))
                 .size(self.pixels)
                 .size(self.channels)
                 .arg(self.scale()),

@@ -6,14 +6,10 @@ use crate::graph::{BufferId, Cost, Extent, Graph, Load};
 /// The VQ model's attention: one head, every pixel sees every pixel.
 #[derive(Clone, Debug)]
 pub struct SpatialAttention {
-    /// (R, pixels, C) out, f32 or bf16; may be `q` itself
+    /// (R, pixels, C) out, f32 or bf16
     pub out: BufferId,
-    /// (R, pixels, C) of the type of `out`
-    pub q: BufferId,
-    /// (R, pixels, C) of the type of `out`
-    pub k: BufferId,
-    /// (R, pixels, C) of the type of `out`
-    pub v: BufferId,
+    /// (R, pixels, 3 C) of the type of `out`: a pixel's q, k and v
+    pub qkv: BufferId,
     pub pixels: usize,
     /// C
     pub channels: usize,
@@ -38,18 +34,17 @@ impl SpatialAttention {
     pub(super) fn twin(&self, twin: &mut Twin<'_>, extent: Extent) {
         let (pixels, c) = (self.pixels, self.channels);
         for r in 0..extent.rows {
-            let (k, v) = (twin.row(self.k, r, pixels * c).to_vec(), twin.row(self.v, r, pixels * c).to_vec());
-            for p in r * pixels..(r + 1) * pixels {
-                let q = twin.row(self.q, p, c);
-                let score = |k: &[f64]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (c as f64).sqrt();
-                let scores: Vec<f64> = k.chunks_exact(c).map(score).collect();
+            let qkv = twin.row(self.qkv, r, pixels * 3 * c).to_vec();
+            for (p, of) in qkv.chunks_exact(3 * c).enumerate() {
+                let score = |of_j: &[f64]| of[..c].iter().zip(&of_j[c..]).map(|(q, k)| q * k).sum::<f64>();
+                let scores: Vec<f64> = qkv.chunks_exact(3 * c).map(|of_j| score(of_j) / (c as f64).sqrt()).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
                 let sum: f64 = weights.iter().sum();
-                let mix =
-                    |c_at| weights.iter().zip(v.iter().skip(c_at).step_by(c)).map(|(w, v)| w * v).sum::<f64>() / sum;
+                let v_at = |c_at: usize| qkv.iter().skip(2 * c + c_at).step_by(3 * c);
+                let mix = |c_at| weights.iter().zip(v_at(c_at)).map(|(w, v)| w * v).sum::<f64>() / sum;
                 let out: Vec<f64> = (0..c).map(mix).collect();
-                twin.row_mut(self.out, p, c).copy_from_slice(&out);
+                twin.row_mut(self.out, r * pixels + p, c).copy_from_slice(&out);
             }
         }
     }
