@@ -11,7 +11,7 @@
 //   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
 //            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8; moments: f32, of bf16 alone
 //   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two input
-//            tiles of 32 channels and 8 bytes per channel of a norm, less than 48 KiB
+//            tiles of 32 channels, with helpers three, and 8 bytes per channel of a norm
 //   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS, by 32 with moments    (checked in
 //            backend/cuda/conv2d.rs)
 //   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for each tile of N, and the
@@ -22,16 +22,18 @@
 // An implicit matrix product: a warp computes ROWS rows of 16 neighbouring pixels (the 16 rows of an mma) for
 // 16 * N16 channels. Every 32 channels the block has the input under its tile, border included, in shared memory,
 // normalized once; all taps read it there. While the tensor cores work on one such stage, cp.async brings the raw
-// input of the next; each thread normalizes what it copied itself, in place, so that a stage costs one barrier.
+// input of the next; each thread normalizes what it copied itself, in place, so that a stage costs one barrier. While
+// a warp normalizes, its tensor core has but other blocks' warps. Medium is for maps of which a multiprocessor has a block
+// or two: there helpers, four warps that do nothing else, copy and normalize a stage ahead of those that multiply.
 //
 // What would bound it is the bandwidth of shared memory (128 bytes a clock), so operands are used again in registers:
 //   - a row of pixels is loaded once for all taps of a column (rows y - 1, y, y + 1 of the output need it): a warp
 //     of 8 x 16 pixels and 32 channels reads 10 rows for 96 mma where tap by tap it would read 24;
-//   - each weight is wanted by one warp of a block alone, so it goes from L2 to registers, one tap column ahead,
+//   - each weight is wanted by one warp of a block, or those below each other, so it goes from L2 to registers, one tap column ahead,
 //     16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk through
 //     the same weights and find them in the first-level cache;
 // which makes 16 times 512 bytes, 64 clocks, for 96 mma. Large's loop on sm_90a, for a stage and a warp: 576 HMMA,
-// 60 LDSM, 36 LDG.E.128, 9 others (248 registers, no spills on any target); its stage costs each thread six times
+// 60 LDSM, 36 LDG.E.128, 9 others (254 registers, no spills on any target); its stage costs each thread six times
 // eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
 //
 // Upsampling never sees the doubled map: over each pixel of x stand four outputs, its phases, and what the nine taps of
@@ -67,19 +69,24 @@ using Downsample = Taps<3, 2, 0, 1>;
 using Upsample = Taps<2, 1, 1, 2>;  // phase 0; phase 1 sees the pixels one further
 
 // What a block computes: ROWS * WARPS_Y rows of 16 pixels, 16 * N16 * WARPS_N channels.
-template <int ROWS_, int N16_, int WARPS_Y_, int WARPS_N_, int BLOCKS_, bool PAIRS_>
+template <int ROWS_, int N16_, int WARPS_Y_, int WARPS_N_, int BLOCKS_, bool PAIRS_, int HELPERS_ = 0>
 struct Tile {
   static constexpr int ROWS = ROWS_, N16 = N16_, WARPS_Y = WARPS_Y_, WARPS_N = WARPS_N_;
   static constexpr int BLOCKS = BLOCKS_;     // on one multiprocessor: what registers are left to
   static constexpr bool PAIRS = PAIRS_;      // stores bf16 by twos and nothing else
-  static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N, THREADS = WARP * WARPS_Y * WARPS_N;
+  static constexpr bool HELPED = HELPERS_ > 0;
+  static constexpr int H = ROWS * WARPS_Y, N = 16 * N16 * WARPS_N;
+  static constexpr int MULTIPLIERS = WARP * WARPS_Y * WARPS_N, THREADS = MULTIPLIERS + WARP * HELPERS_;
+  static constexpr int COPIERS = HELPED ? WARP * HELPERS_ : THREADS;  // the last of the block's threads
+  // This thread's number among those.
+  __device__ static int copier() { return int(threadIdx.x) - (THREADS - COPIERS); }
 };
-using Large = Tile<8, 2, 1, 4, 2, true>;     // 8 x 16 pixels, 128 channels
-using Medium = Tile<4, 1, 2, 2, 4, true>;    // 8 x 16, 32
-using Flat = Tile<4, 2, 1, 2, 5, true>;      // 4 x 16, 64
-using Small = Tile<2, 1, 1, 2, 8, false>;    // 2 x 16, 32
-using Thin = Tile<2, 1, 4, 1, 5, false>;     // 8 x 16, 16
-using Wide = Tile<2, 2, 1, 4, 4, true>;      // 2 x 16, 128
+using Large = Tile<8, 2, 1, 4, 2, true>;      // 8 x 16 pixels, 128 channels
+using Medium = Tile<4, 1, 2, 2, 2, true, 4>;  // 8 x 16, 32, with helpers
+using Flat = Tile<4, 2, 1, 2, 5, true>;       // 4 x 16, 64
+using Small = Tile<2, 1, 1, 2, 8, false>;     // 2 x 16, 32
+using Thin = Tile<2, 1, 4, 1, 5, false>;      // 8 x 16, 16
+using Wide = Tile<2, 2, 1, 4, 4, true>;       // 2 x 16, 128
 
 struct Conv {
   void* out;
@@ -120,9 +127,9 @@ __device__ __forceinline__ void find_pixels(const Conv& conv, int* places, int t
 template <class K, class T>
 __device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stage, const int* places, const bf16* x,
                                            int channel) {
-  const int c = channel + threadIdx.x % (CHUNK / 8) * 8;
+  const int c = channel + T::copier() % (CHUNK / 8) * 8;
 #pragma unroll 2
-  for (int i = threadIdx.x; i < Stage<K, T>::VECTORS; i += T::THREADS) {
+  for (int i = T::copier(); i < Stage<K, T>::VECTORS; i += T::COPIERS) {
     const int place = places[i / (CHUNK / 8)];
     const bool there = place >= 0 && c < conv.channels_in;
     const bf16* from = there ? x + size_t(place) * conv.channels_in + c : x;
@@ -136,7 +143,7 @@ __device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stag
 template <class K, class T, bool GATHER>
 __device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* stage, const int* places,
                                              const float2* affine, int channel, size_t image) {
-  const int c = channel + threadIdx.x % (CHUNK / 8) * 8;
+  const int c = channel + T::copier() % (CHUNK / 8) * 8;
   const bool normalized = conv.stats != nullptr;
   if (!GATHER && (!normalized || c >= conv.channels_in)) return;
   float scale[8], shift[8];
@@ -148,7 +155,7 @@ __device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* st
     scale[e + 1] = __uint_as_float(raw.z), shift[e + 1] = __uint_as_float(raw.w);
   }
 #pragma unroll 2
-  for (int i = threadIdx.x; i < Stage<K, T>::VECTORS; i += T::THREADS) {
+  for (int i = T::copier(); i < Stage<K, T>::VECTORS; i += T::COPIERS) {
     const int place = places[i / (CHUNK / 8)];
     unsigned char* at = stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16;
     if (place < 0) {
@@ -265,9 +272,10 @@ struct Weights {
 template <class K, class T, bool GATHER>
 __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   constexpr int STEPS = 2 * K::SIDE;  // of a stage: 16 channels and one tap column each
+  constexpr int STAGES = T::HELPED ? 3 : 2;
   DYN_SMEM(smem);
   SMEM_ARRAY(int, origin, [3]);  // of the tile: row, column, channel; kept here because registers are short
-  int* places = reinterpret_cast<int*>(smem + 2 * Stage<K, T>::BYTES);            // of a stage's pixels
+  int* places = reinterpret_cast<int*>(smem + STAGES * Stage<K, T>::BYTES);       // of a stage's pixels
   float2* affine = reinterpret_cast<float2*>(places + (Stage<K, T>::PIXELS + 3) / 4 * 4);  // (C)
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int warp_n = warp % T::WARPS_N, warp_y = warp / T::WARPS_N;
@@ -297,7 +305,21 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   grid_dependency_wait();
 
   const bf16* x = static_cast<const bf16*>(conv.x) + image * conv.height * conv.width * conv.channels_in;
-  if (!GATHER) copy_stage<K, T>(conv, smem, places, x, 0);
+  const bool copies = T::copier() >= 0;
+  const auto stage_of = [&](int chunk) { return smem + chunk % STAGES * Stage<K, T>::BYTES; };
+  const auto copy = [&](int chunk) {
+    if (chunk < chunks) {
+      copy_stage<K, T>(conv, stage_of(chunk), places, x, chunk * CHUNK);
+    } else if (T::HELPED) {
+      cp_async_commit();  // a group for each stage, also for those beyond the last
+    }
+  };
+  // While the copies of as many later stages are under way.
+  const auto finish = [&](int chunk) {
+    cp_async_wait<STAGES - 2>();
+    if (chunk < chunks) finish_stage<K, T, GATHER>(conv, stage_of(chunk), places, affine, chunk * CHUNK, image);
+  };
+  if (!GATHER && copies) copy(0);
   if (conv.stats) {
     for (int c = threadIdx.x; c < chunks * CHUNK; c += T::THREADS) {
       if (c >= conv.channels_in) {
@@ -319,14 +341,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     pixels[kx] = (row * Stage<K, T>::W + column) * PIXEL + lane / 16 * 16;
   }
   float acc[T::ROWS][2 * T::N16][4] = {};
-  for (int chunk = 0; chunk < chunks; chunk++) {
-    unsigned char* stage = smem + chunk % 2 * Stage<K, T>::BYTES;
-    cp_async_wait<0>();
-    finish_stage<K, T, GATHER>(conv, stage, places, affine, chunk * CHUNK, image);
-    __syncthreads();  // the stage is whole, and nobody reads the other one any more
-    if (!GATHER && chunk + 1 < chunks) {
-      copy_stage<K, T>(conv, smem + (chunk + 1) % 2 * Stage<K, T>::BYTES, places, x, (chunk + 1) * CHUNK);
-    }
+  const auto multiply = [&](const unsigned char* stage) {
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
       b[(step + 1) % 2].load(weights, step + 1);  // behind the last there is one more, of zeros
@@ -351,7 +366,27 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     }
 #pragma unroll
     for (int j = 0; j < T::N16; j++) weights[j] += STEPS * K::SIDE * 256;
+  };
+  if (T::HELPED && copies) {
+    copy(1);
+    finish(0);
   }
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    if (!T::HELPED) finish(chunk);
+    __syncthreads();  // the stage is whole, and nobody reads the one before it any more
+    if (T::HELPED) {
+      if (copies) {
+        copy(chunk + 2);
+        finish(chunk + 1);
+      } else {
+        multiply(stage_of(chunk));
+      }
+    } else {
+      if (!GATHER) copy(chunk + 1);
+      multiply(stage_of(chunk));
+    }
+  }
+  if (T::HELPED && copies) return;
 
   const int n_lane = origin[2] + warp_n * 16 * T::N16 + lane % 4 * 2, x_lane = origin[1] + lane / 4;
   float bias[2 * T::N16][2];

@@ -18,7 +18,7 @@ const PIXEL_BYTES: usize = 2 * CHUNK + 16;
 /// Pixels across a tile.
 const TILE_WIDTH: usize = 16;
 
-/// Channels of a normalized input whose scales and shifts still fit in shared memory, 48 KiB in all.
+/// Channels of a normalized input whose scales and shifts still fit in shared memory beside two stages, 48 KiB in all.
 const MAX_NORMALIZED: usize = 2048;
 
 /// Tensor cores of a multiprocessor.
@@ -29,37 +29,47 @@ const TENSOR_CORES: usize = 4;
 struct Tile {
     kernel: Launchable,
     height: usize,
-    /// Warps below each other, which share its rows.
-    warps_down: usize,
     channels: usize,
-    threads: usize,
+    /// Warps that multiply, below and beside each other; those below share the weights.
+    warps: (usize, usize),
+    /// Warps that copy and normalize for them.
+    helpers: usize,
     /// Blocks for which a multiprocessor has registers.
     together: usize,
 }
 
 impl Tile {
     const fn large(kernel: Launchable) -> Self {
-        Self { kernel, height: 8, warps_down: 1, channels: 128, threads: 128, together: 2 }
+        Self { kernel, height: 8, channels: 128, warps: (1, 4), helpers: 0, together: 2 }
     }
 
     const fn medium(kernel: Launchable) -> Self {
-        Self { kernel, height: 8, warps_down: 2, channels: 32, threads: 128, together: 4 }
+        Self { kernel, height: 8, channels: 32, warps: (2, 2), helpers: 4, together: 2 }
     }
 
     const fn flat(kernel: Launchable) -> Self {
-        Self { kernel, height: 4, warps_down: 1, channels: 64, threads: 64, together: 5 }
+        Self { kernel, height: 4, channels: 64, warps: (1, 2), helpers: 0, together: 5 }
     }
 
     const fn small(kernel: Launchable) -> Self {
-        Self { kernel, height: 2, warps_down: 1, channels: 32, threads: 64, together: 8 }
+        Self { kernel, height: 2, channels: 32, warps: (1, 2), helpers: 0, together: 8 }
     }
 
     const fn wide(kernel: Launchable) -> Self {
-        Self { kernel, height: 2, warps_down: 1, channels: 128, threads: 128, together: 4 }
+        Self { kernel, height: 2, channels: 128, warps: (1, 4), helpers: 0, together: 4 }
     }
 
     const fn thin(kernel: Launchable) -> Self {
-        Self { kernel, height: 8, warps_down: 4, channels: 16, threads: 128, together: 5 }
+        Self { kernel, height: 8, channels: 16, warps: (4, 1), helpers: 0, together: 5 }
+    }
+
+    fn threads(&self) -> usize {
+        (self.warps.0 * self.warps.1 + self.helpers) * WARP
+    }
+
+    /// Parts of the input in shared memory.
+    fn stages(&self) -> usize {
+        if self.helpers > 0 { 3 } else { 2 }
     }
 
     /// The tiles of a map of (height, width) pixels and of its channels.
@@ -97,7 +107,8 @@ impl Conv2d {
                 &[Tile::large(kernels::CONV2D_UPSAMPLE_LARGE), Tile::medium(kernels::CONV2D_UPSAMPLE_MEDIUM)]
             }
         };
-        let fewest = larger.iter().chain([&small]).min_by_key(|tile| self.clocks(tile, images, capacity));
+        let fit = |tile: &&Tile| self.shared_bytes(tile) <= capacity.shared_bytes;
+        let fewest = larger.iter().filter(fit).chain([&small]).min_by_key(|tile| self.clocks(tile, images, capacity));
         *fewest.expect("there is the small one")
     }
 
@@ -105,25 +116,25 @@ impl Conv2d {
     /// L2 and read from where it then lies, as products have one: from the machine code for Hopper, not from measurements.
     /// The multiprocessor is one of those that have most, and takes its blocks in whole turns.
     fn clocks(&self, tile: &Tile, images: usize, capacity: Capacity) -> usize {
-        let (warps, side) = (tile.threads / WARP, self.kernel.merged_side());
+        let (warps, side) = (tile.warps.0 * tile.warps.1, self.kernel.merged_side());
         let taps = side * side;
         // A warp, on the tensor core that it has to itself.
         let warp = tile.height * TILE_WIDTH * tile.channels / warps * CHUNK * taps / (FMAS_PER_CLOCK / TENSOR_CORES);
         // As if no neighbour had the same weights: those of a small map do not.
         let fetched = (tile.channels * taps + self.pixels(tile)) * CHUNK * Elem::Bf16.size() / BYTES_PER_CLOCK;
         // Each warp its weights, and for each tap column the rows that its own see; what is copied is normalized in place.
-        let rows = tile.height / tile.warps_down;
+        let rows = tile.height / tile.warps.0;
         let seen = (rows - 1) * self.kernel.stride() + side;
-        let weights = tile.warps_down * tile.channels * taps;
+        let weights = tile.warps.0 * tile.channels * taps;
         let read = weights + warps * seen * side * TILE_WIDTH + 3 * self.pixels(tile);
         let read = read * CHUNK * Elem::Bf16.size() / SHARED_BYTES_PER_CLOCK;
-        // A tensor core that has one warp waits two fifths of the time: for memory, and while the warp normalizes. What is
-        // not the bound stands in its way for an eighth of its own time.
+        // A tensor core that has one warp waits two fifths of the time: for memory, and while the warp normalizes; a sixth
+        // where helpers do that. What is not the bound stands in its way for an eighth of its own time.
+        let alone = if tile.helpers > 0 { 6 * warp / 5 } else { 5 * warp / 3 };
         let turn = |blocks: usize| match blocks {
             0 => 0,
             _ => {
-                let bounds =
-                    [(blocks * warps * warp / TENSOR_CORES).max(5 * warp / 3), blocks * fetched, blocks * read];
+                let bounds = [(blocks * warps * warp / TENSOR_CORES).max(alone), blocks * fetched, blocks * read];
                 let most = bounds[0].max(bounds[1]).max(bounds[2]);
                 most + (bounds.iter().sum::<usize>() - most) / 8
             }
@@ -150,11 +161,11 @@ impl Conv2d {
         span(tile.height) * span(TILE_WIDTH)
     }
 
-    /// Dynamic shared memory of a block: two stages, where their pixels are, the normalization's scales and shifts.
+    /// Dynamic shared memory of a block: its stages, where their pixels are, the normalization's scales and shifts.
     fn shared_bytes(&self, tile: &Tile) -> usize {
         let pixels = self.pixels(tile);
         let places = pixels.next_multiple_of(4) * size_of::<i32>();
-        2 * pixels * PIXEL_BYTES
+        tile.stages() * pixels * PIXEL_BYTES
             + places
             + self.norm.map_or(0, |_| self.channels_in.next_multiple_of(CHUNK) * 2 * size_of::<f32>())
     }
@@ -216,7 +227,7 @@ impl Lower for Conv2d {
         };
         let load = if cx.elem(self.x) == Elem::F32 { 4 } else { 0 };
         vec![
-            Launch::new(tile.kernel, [map, channels, images * self.phases()], tile.threads)
+            Launch::new(tile.kernel, [map, channels, images * self.phases()], tile.threads())
                 .shared(self.shared_bytes(&tile))
                 .arg(cx.buffer(self.out))
                 .arg(cx.buffer(self.x))
