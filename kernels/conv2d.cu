@@ -10,13 +10,14 @@
 //            beside each other, for each phase of outputs, packed in backend/cuda/conv2d.rs
 //   types    x, weight: bf16 (x of the _gather kernels also f32); f in f32, then rounded to bf16; sums in f32;
 //            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8; moments: f32, of bf16 alone
-//   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two input
-//            tiles of 32 channels, with helpers three, and 8 bytes per channel of a norm
+//   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two
+//            input tiles of 32 channels, with helpers three, 4 bytes per pixel of one and 8 per channel of a norm:
+//            less than 48 KiB, with helpers behind 512 normalized channels 48,016 bytes, behind 2048 60,304
 //   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS, by 32 with moments    (checked in
 //            backend/cuda/conv2d.rs)
-//   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for each tile of N, and the
-//            weights, which stay in L2, once for each tile of the map; bound by the tensor cores' issue, of smaller
-//            tiles by what they fetch from L2 (backend/cuda/conv2d.rs has a model)
+//   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for
+//            each tile of N, and the weights, which stay in L2, once for each tile of the map; bound by the tensor
+//            cores' issue, of smaller tiles by what they fetch from L2 (backend/cuda/conv2d.rs has a model)
 //   matches  graph::ops::conv2d::twin; tolerance and why: tests/ops/conv2d.rs
 //
 // An implicit matrix product: a warp computes ROWS rows of 16 neighbouring pixels (the 16 rows of an mma) for
@@ -29,9 +30,9 @@
 // What would bound it is the bandwidth of shared memory (128 bytes a clock), so operands are used again in registers:
 //   - a row of pixels is loaded once for all taps of a column (rows y - 1, y, y + 1 of the output need it): a warp
 //     of 8 x 16 pixels and 32 channels reads 10 rows for 96 mma where tap by tap it would read 24;
-//   - each weight is wanted by one warp of a block, or those below each other, so it goes from L2 to registers, one tap column ahead,
-//     16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk through
-//     the same weights and find them in the first-level cache;
+//   - each weight is wanted by one warp of a block, or those below each other, so it goes from L2 to registers, one tap
+//     column ahead, 16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk
+//     through the same weights and find them in the first-level cache;
 // which makes 16 times 512 bytes, 64 clocks, for 96 mma. Large's loop on sm_90a, for a stage and a warp: 576 HMMA,
 // 60 LDSM, 36 LDG.E.128, 9 others (254 registers, no spills on any target); its stage costs each thread six times
 // eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
@@ -41,10 +42,10 @@
 // bf16 once. A block computes one phase.
 //
 // An output's sum runs over channels (by 16), tap columns, tap rows, in this order in every kernel here: which
-// tile is chosen changes nothing in the bits. So do the moments': two rows of an mma's 16 pixels are a patch. A lane has
-// four of its pixels and adds them and their squares, then come the lanes 4, 2 and 1 columns away. Both sums are exact
-// as long as values lie within two powers of two of each other, as those with a large mean do: 16 bits of a square, 2 of
-// the range's and 5 of 32 values'.
+// tile is chosen changes nothing in the bits. The same holds for the moments: two rows of an mma's 16 pixels are a
+// patch. A lane has four of its pixels and adds them and their squares, then come the lanes 4, 2 and 1 columns away.
+// Both sums are exact as long as values lie within two powers of two of each other, as those with a large mean do: 16
+// bits of a square, 2 of the range's and 5 of 32 values'. From exact sums comes the variance with a few roundings.
 #include "common.cuh"
 
 constexpr int CHUNK = 32;             // channels of a stage
@@ -246,12 +247,12 @@ __device__ __forceinline__ int sum_over_columns(float2 (&v)[COUNT]) {
   return channel;
 }
 
-// (mean, variance) by the sum of 1 / `share` values and that of their squares.
-__device__ __forceinline__ float2 moments_of(float2 sums, float share) {
-  const float mean = sums.x * share;
-  // Around the mean as it was rounded: mean square - mean * (2 * sum / n - mean).
-  const float rest = fmaf(sums.x, share, -mean);
-  return make_float2(mean, fmaxf(fmaf(-mean, mean, sums.y * share) - 2.0f * mean * rest, 0.0f));
+// (mean, variance) by the sums of `count` values and of their squares; `share` is 1 / count.
+__device__ __forceinline__ float2 moments_of(float2 sums, float count, float share) {
+  // count * squares - sum * sum, the products without their rounding.
+  const float product = sums.x * sums.x;
+  const float apart = fmaf(count, sums.y, -product) - fmaf(sums.x, sums.x, -product);
+  return make_float2(sums.x * share, fmaxf(apart * share * share, 0.0f));
 }
 
 // Weights of one tap column and 16 channels: all tap rows, N16 tiles of 16 outputs.
@@ -314,7 +315,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
       cp_async_commit();  // a group for each stage, also for those beyond the last
     }
   };
-  // While the copies of as many later stages are under way.
+  // This thread's copies of it have come when all but its last STAGES - 2 groups have.
   const auto finish = [&](int chunk) {
     cp_async_wait<STAGES - 2>();
     if (chunk < chunks) finish_stage<K, T, GATHER>(conv, stage_of(chunk), places, affine, chunk * CHUNK, image);
@@ -367,26 +368,29 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
 #pragma unroll
     for (int j = 0; j < T::N16; j++) weights[j] += STEPS * K::SIDE * 256;
   };
-  if (T::HELPED && copies) {
-    copy(1);
-    finish(0);
-  }
-  for (int chunk = 0; chunk < chunks; chunk++) {
-    if (!T::HELPED) finish(chunk);
-    __syncthreads();  // the stage is whole, and nobody reads the one before it any more
-    if (T::HELPED) {
+  if (!T::HELPED) {
+    for (int chunk = 0; chunk < chunks; chunk++) {
+      finish(chunk);
+      __syncthreads();  // the stage is whole, and nobody reads the other one any more
+      if (!GATHER) copy(chunk + 1);
+      multiply(stage_of(chunk));
+    }
+  } else {
+    if (copies) {
+      copy(1);
+      finish(0);
+    }
+    for (int chunk = 0; chunk < chunks; chunk++) {
+      __syncthreads();  // the stage is whole, and nobody reads the one before it any more
       if (copies) {
         copy(chunk + 2);
         finish(chunk + 1);
       } else {
         multiply(stage_of(chunk));
       }
-    } else {
-      if (!GATHER) copy(chunk + 1);
-      multiply(stage_of(chunk));
     }
+    if (copies) return;  // the block has no barrier after this
   }
-  if (T::HELPED && copies) return;
 
   const int n_lane = origin[2] + warp_n * 16 * T::N16 + lane % 4 * 2, x_lane = origin[1] + lane / 4;
   float bias[2 * T::N16][2];
@@ -396,7 +400,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     bias[j / 2][j % 2] = n < conv.channels_out ? conv.bias[n] : 0.0f;
   }
   const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
-  const float share_of_two = __frcp_rn(float(2 * min(TILE_W, map_width - origin[1])));  // a pixel's, in two rows of a patch
+  const float columns = float(min(TILE_W, map_width - origin[1])), share = __frcp_rn(columns);  // of a patch
 #pragma unroll
   for (int pair = 0; pair < T::ROWS; pair += 2) {
     const int y_pair = origin[0] + warp_y * T::ROWS + pair;
@@ -428,10 +432,11 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     const int mine = sum_over_columns(sums), n = n_lane + mine / 2 * 8 + mine % 2;
     const bool first_of_its = lane / 4 % (2 / T::N16) == 0;  // of the lanes that have the same sums
     if (!first_of_its || y_pair >= map_height || n >= conv.channels_out) continue;
-    const float share = y_pair + 1 < map_height ? share_of_two : 2.0f * share_of_two;
+    const bool two = y_pair + 1 < map_height;  // rows of the patch
     const int rows = (map_height + 1) / 2, patch_row = int(blockIdx.z) * rows + y_pair / 2;  // of all images and phases
     const size_t patch = size_t(patch_row) * tiles_across + origin[1] / TILE_W;
-    conv.moments[patch * conv.channels_out + n] = moments_of(sums[0], share);
+    conv.moments[patch * conv.channels_out + n] =
+        moments_of(sums[0], two ? 2.0f * columns : columns, two ? 0.5f * share : share);
   }
 }
 

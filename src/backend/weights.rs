@@ -60,3 +60,29 @@ fn find_shaped<'c>(checkpoint: &'c Checkpoint, name: &str, shape: &[usize]) -> R
     }
     Ok(tensor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Elem;
+
+    #[test]
+    fn stacked_tensors_lie_one_below_the_other() {
+        let tensor = |first: f32| Tensor::from_f32(vec![1, 2], &[first, first + 1.0]);
+        let tensors = [("q", tensor(1.0)), ("k", tensor(3.0)), ("wide", Tensor::from_f32(vec![1, 3], &[0.0; 3]))];
+        let tensors = tensors.map(|(name, tensor)| (name.to_string(), tensor)).into();
+        let checkpoint = Checkpoint::from_tensors("test", tensors, std::collections::BTreeMap::new());
+        let stacked = |names: [&str; 2]| Weight {
+            name: names.join(" + "),
+            shape: vec![2, 2],
+            elem: Elem::F32,
+            source: Source::Stacked(names.map(String::from).into()),
+        };
+        assert_eq!(values(&checkpoint, &stacked(["q", "k"])).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(bf16_values(&checkpoint, &stacked(["k", "q"])).unwrap(), [3.0, 4.0, 1.0, 2.0].map(bf16::from_f32));
+        for (other, said) in [("v", "none of that name"), ("wide", "shape [1, 3]")] {
+            let error = values(&checkpoint, &stacked(["q", other])).unwrap_err().to_string();
+            assert!(error.contains(other) && error.contains(said) && error.contains("shape [1, 2]"), "{error}");
+        }
+    }
+}

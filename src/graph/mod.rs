@@ -175,6 +175,7 @@ impl Weight {
             Source::Tensor | Source::NormalizedTensor => vec![(&self.name, self.shape.clone())],
             Source::Stacked(names) => {
                 let mut shape = self.shape.clone();
+                debug_assert!(shape[0].is_multiple_of(names.len()), "{names:?} have no equal parts of {shape:?}");
                 shape[0] /= names.len();
                 names.iter().map(|name| (name.as_str(), shape.clone())).collect()
             }

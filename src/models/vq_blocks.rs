@@ -4,7 +4,9 @@
 //! it ever holds; a block's last convolution adds to the residual where it lies.
 
 use crate::config::VqConfig;
-use crate::graph::ops::{Conv2d, GROUPS, GroupNormStats, Kernel, Norm, Patches, SpatialAttention, Store};
+use crate::graph::ops::{
+    CodebookLookup, Conv2d, GROUPS, GroupNormStats, Kernel, Norm, Patches, PixelsToInput, SpatialAttention, Store,
+};
 use crate::graph::{BufferId, Elem, Extent, Graph, Op, Per, PhaseId, Role, Source, WeightId};
 use crate::{Error, Result};
 
@@ -278,7 +280,16 @@ impl Blocks {
     /// Has the convolution that made `x` leave its moments, and says how they are cut.
     fn ask_for_moments(&mut self, x: Map) -> Patches {
         for node in self.graph.nodes_mut(self.phase).iter_mut().rev() {
-            let Op::Conv2d(op) = &mut node.op else { continue };
+            let op = match &mut node.op {
+                Op::Conv2d(op) => op,
+                Op::SpatialAttention(SpatialAttention { out, .. })
+                | Op::CodebookLookup(CodebookLookup { x: out, .. })
+                | Op::PixelsToInput(PixelsToInput { x: out, .. }) => {
+                    assert!(*out != x.buffer, "`{}`, no convolution, made `{:?}`", node.name, x.buffer);
+                    continue;
+                }
+                _ => continue,
+            };
             if op.out == x.buffer {
                 op.moments = Some(self.moments);
                 let (patches, len) = (op.patches(), op.len_moments());

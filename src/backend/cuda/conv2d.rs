@@ -189,12 +189,9 @@ impl Lower for Conv2d {
         if let Some(moments) = self.moments {
             let (elem, moments) = (graph.at(self.out).elem, graph.at(moments).elem);
             if (elem, moments) != (Elem::Bf16, Elem::F32) || !self.channels_out.is_multiple_of(GROUPS) {
-                return Err(format!(
-                    "needs a result in bf16 of a multiple of {GROUPS} channels and moments in f32 to leave these, found {} of {} and {}",
-                    elem.name(),
-                    self.channels_out,
-                    moments.name()
-                ));
+                let (elem, channels, moments) = (elem.name(), self.channels_out, moments.name());
+                let wanted = format!("bf16 of a multiple of {GROUPS} channels to leave moments in f32");
+                return Err(format!("needs {wanted}, found {elem} of {channels} and {moments}"));
             }
         }
         let resamples = matches!(self.kernel, Kernel::Downsample | Kernel::Upsample);
@@ -292,7 +289,7 @@ mod tests {
         size: (usize, usize),
         channels: (usize, usize),
         images: usize,
-        multiprocessors: usize,
+        capacity: Capacity,
     ) -> Launchable {
         let mut graph = Graph::new("conv2d", Extent { rows: images, draws: 0 });
         let mut map = |name: &str| graph.buffer(name, Elem::Bf16, Per::Row, &[1], Role::Scratch);
@@ -313,7 +310,11 @@ mod tests {
             store: Store::Plain,
         };
         assert_eq!(op.check(&graph), Ok(()));
-        op.tile(&graph, images, Capacity { multiprocessors, shared_bytes: 227 * 1024 }).kernel
+        op.tile(&graph, images, capacity).kernel
+    }
+
+    fn hopper(multiprocessors: usize) -> Capacity {
+        Capacity { multiprocessors, shared_bytes: 227 * 1024 }
     }
 
     #[test]
@@ -340,25 +341,37 @@ mod tests {
             (Point, 16, (512, 512), 1, kernels::CONV2D_POINT_SMALL),
             (Point, 128, (256, 128), 1, kernels::CONV2D_POINT_FLAT),
         ] {
-            let found = chosen(kernel, (side, side), channels, images, 132);
+            let found = chosen(kernel, (side, side), channels, images, hopper(132));
             assert_eq!(found, expected, "{kernel:?} {side} {channels:?}");
         }
     }
 
     #[test]
     fn the_cases_of_the_tests_take_every_tile() {
-        // Of tests/ops/conv2d.rs: `every_tile_gives_the_same_bits_on_cuda`.
-        for (kernel, size, tiles) in [
-            (Kernel::Point, (9, 20), 2),
-            (Kernel::Square, (15, 18), 3),
-            (Kernel::Downsample, (9, 20), 2),
-            (Kernel::Upsample, (7, 9), 3),
+        // Of tests/ops/conv2d.rs: `every_tile_gives_the_same_bits_on_cuda`, and what its other tests' device, of four
+        // multiprocessors, takes.
+        for (kernel, size, tiles, on_four) in [
+            (Kernel::Point, (9, 20), 2, kernels::CONV2D_POINT_FLAT),
+            (Kernel::Square, (15, 18), 3, kernels::CONV2D_SQUARE_MEDIUM),
+            (Kernel::Downsample, (9, 20), 2, kernels::CONV2D_DOWNSAMPLE_WIDE),
+            (Kernel::Upsample, (7, 9), 3, kernels::CONV2D_UPSAMPLE_LARGE),
         ] {
-            for channels in [(32, 128), (40, 120)] {
+            for channels in [(32, 128), (40, 120), (160, 128)] {
+                let chosen = |n| chosen(kernel, size, channels, 3, hopper(n));
                 let names: std::collections::BTreeSet<_> =
-                    [1, 2, 4, 8, 16, 1 << 20].into_iter().map(|n| chosen(kernel, size, channels, 3, n).name).collect();
-                assert_eq!(names.len(), tiles, "{kernel:?} takes {names:?} alone");
+                    [1, 2, 4, 8, 16, 1 << 20].into_iter().map(|n| chosen(n).name).collect();
+                assert_eq!(names.len(), tiles, "{kernel:?} {channels:?} takes {names:?} alone");
+                assert_eq!(chosen(4), on_four, "{channels:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_tile_has_room_where_it_is_chosen() {
+        // Three stages of 14,400 bytes.
+        for (kib, expected) in [(43, kernels::CONV2D_SQUARE_MEDIUM), (42, kernels::CONV2D_SQUARE_SMALL)] {
+            let capacity = Capacity { multiprocessors: 132, shared_bytes: kib * 1024 };
+            assert_eq!(chosen(Kernel::Square, (24, 24), (512, 512), 1, capacity), expected, "{kib} KiB");
         }
     }
 }

@@ -139,6 +139,7 @@ impl Conv2d {
         height * width * self.channels_out
     }
 
+    /// Operations are those of the convolution as it is defined: products of sums of taps, and Winograd's, are fewer.
     pub(super) fn cost(&self, graph: &Graph, load: &Load) -> Cost {
         let rows = load.extent.rows as u64;
         let taps = (self.kernel.side() * self.kernel.side() * self.channels_in) as u64;

@@ -1,7 +1,5 @@
 //! Mean and variance of each channel over small patches of a map: what `conv2d` leaves of its result and
-//! `group_norm_stats` joins, so that nobody reads a map for its statistics alone.
-
-use std::ops::Range;
+//! `group_norm_stats` joins, so that a GPU reads no map for its statistics alone.
 
 use super::Kernel;
 
@@ -52,7 +50,7 @@ impl Patches {
         let (down, across) = self.grid();
         let (phase, row, column) = (patch / (down * across), patch / across % down, patch % across);
         let (columns, first) = (PATCH.1.min(width - PATCH.1 * column), PATCH.1 * column);
-        rows_of(row, height).map(move |y| {
+        (PATCH.0 * row..height.min(PATCH.0 * (row + 1))).map(move |y| {
             let row = (repeat * y + phase / repeat) * width * repeat;
             Run { first: row + repeat * first + phase % repeat, count: columns }
         })
@@ -62,10 +60,6 @@ impl Patches {
     fn grid(&self) -> (usize, usize) {
         (self.size.0.div_ceil(PATCH.0), self.size.1.div_ceil(PATCH.1))
     }
-}
-
-fn rows_of(row: usize, height: usize) -> Range<usize> {
-    PATCH.0 * row..height.min(PATCH.0 * (row + 1))
 }
 
 /// Pixels of one row of a patch.

@@ -15,6 +15,7 @@ const PATCHES: usize = 16;
 
 /// Reads the whole result, once all members have written theirs.
 pub fn run(op: &Conv2d, cx: &Context<'_>, moments: *mut f32) {
+    assert!(op.channels_out.is_multiple_of(GROUPS), "moments of {} channels", op.channels_out);
     let (patches, out) = (op.patches(), cx.buffer::<f32>(op.out));
     let count = patches.count();
     cx.member.deal(cx.extent.rows * count, PATCHES, |range| {
