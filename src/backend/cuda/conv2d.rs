@@ -140,17 +140,12 @@ impl Conv2d {
             }
         };
         let together = capacity.room(self.shared_bytes(tile)).clamp(1, tile.together);
-        let [map, channels] = tile.grid(self.map(), self.channels_out);
+        let [map, channels] = tile.grid(self.kernel.grid(self.size), self.channels_out);
         let each = (images * self.phases() * map * channels).div_ceil(capacity.multiprocessors);
         each / together * turn(together) + turn(each % together)
     }
 
-    /// Rows and columns of the map that tiles lie on: that of the outputs, of a doubled one that of its input.
-    fn map(&self) -> (usize, usize) {
-        (self.size.0 / self.kernel.stride(), self.size.1 / self.kernel.stride())
-    }
-
-    /// Outputs over each pixel of that map.
+    /// Outputs over each pixel of the map that tiles lie on, [`Kernel::grid`].
     fn phases(&self) -> usize {
         self.kernel.repeat() * self.kernel.repeat()
     }
@@ -213,7 +208,7 @@ impl Lower for Conv2d {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let images = cx.extent.rows;
         let tile = self.tile(cx.graph, images, cx.capacity);
-        let [map, channels] = tile.grid(self.map(), self.channels_out);
+        let [map, channels] = tile.grid(self.kernel.grid(self.size), self.channels_out);
         let norm = |id: fn(&crate::graph::ops::Norm) -> WeightId| {
             self.norm.as_ref().map_or(Ptr::NULL, |norm| cx.weight(id(norm)))
         };
@@ -255,27 +250,20 @@ impl Lower for Conv2d {
 fn pack(kernel: Kernel, values: &[bf16], n: usize, c: usize) -> Vec<bf16> {
     let (side, taps, phases) = (kernel.merged_side(), kernel.side() * kernel.side(), kernel.repeat());
     let padded = (n.next_multiple_of(fragments::TILE), c.next_multiple_of(CHUNK) * side * side);
-    let mut tiles =
-        Vec::with_capacity(phases * phases * fragments::len(padded.0, padded.1) + side * fragments::TILE_LEN);
-    let mut merged = vec![0.0; n * c * side * side];
-    for phase in 0..phases * phases {
-        for (values, merged) in values.chunks_exact(taps).zip(merged.chunks_exact_mut(side * side)) {
-            let mut wide = [0.0; 9];
-            wide.iter_mut().zip(values).for_each(|(wide, value)| *wide = value.to_f32());
-            kernel.merge_taps((phase / phases, phase % phases), &wide[..taps], merged);
-        }
-        tiles.extend(fragments::pack_with(padded.0, padded.1, |row, column| {
+    let of_phase = |phase: usize| {
+        fragments::pack_with(padded.0, padded.1, |row, column| {
             let (row, column) = ((row & !8) | (column & 8), (column & !8) | (row & 8));
             let (tap, channel) = (column / 16 % (side * side), column / 16 / (side * side) * 16 + column % 16);
-            let (kx, ky) = (tap / side, tap % side);
-            match row < n && channel < c {
-                true => bf16::from_f32(merged[((row * c + channel) * side + ky) * side + kx]),
-                false => bf16::ZERO,
+            if row >= n || channel >= c {
+                return bf16::ZERO;
             }
-        }));
-    }
-    tiles.resize(tiles.len() + side * fragments::TILE_LEN, bf16::ZERO);
-    tiles
+            let kernel_of = &values[(row * c + channel) * taps..][..taps];
+            let phase = (phase / phases, phase % phases);
+            bf16::from_f32(kernel.merged_tap(phase, (tap % side, tap / side), |at| kernel_of[at].to_f32()))
+        })
+    };
+    let ahead = std::iter::repeat_n(bf16::ZERO, side * fragments::TILE_LEN);
+    (0..phases * phases).flat_map(of_phase).chain(ahead).collect()
 }
 
 #[cfg(test)]

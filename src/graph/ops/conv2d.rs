@@ -95,25 +95,30 @@ impl Kernel {
         if self == Self::Upsample { 2 } else { self.side() }
     }
 
-    /// Adds up the taps of one kernel, (side, side), that meet the same pixel of the input, into `merged`,
-    /// (merged_side, merged_side), for the outputs over a pixel that stand `phase` down and across, both below
-    /// [`Kernel::repeat`]. Their first tap sees the pixel under row, or column, `phase` of the doubled map, counted from
-    /// the one above row 0.
-    pub fn merge_taps(self, phase: (usize, usize), taps: &[f32], merged: &mut [f32]) {
-        let place = |phase: usize, tap: usize| match self {
-            Self::Upsample => (phase + tap).div_ceil(2) - phase,
-            _ => tap,
+    /// The sum of those of an output's taps, numbered row by row, that meet the same pixel of the input as tap `merged`
+    /// (row, column) of [`Kernel::merged_side`], for the outputs over a pixel that stand `phase` down and across, both
+    /// below [`Kernel::repeat`]. Their first tap sees the pixel under row, or column, `phase` of the doubled map, counted
+    /// from the one above row 0.
+    pub fn merged_tap(self, phase: (usize, usize), merged: (usize, usize), tap: impl Fn(usize) -> f32) -> f32 {
+        let met = |phase: usize, merged: usize| match self {
+            // The first or both of the first two, both of the last two or the last.
+            Self::Upsample if merged == 0 => 0..phase + 1,
+            Self::Upsample => phase + 1..3,
+            _ => merged..merged + 1,
         };
-        merged.fill(0.0);
-        for (at, tap) in taps.iter().enumerate() {
-            let (down, across) = (place(phase.0, at / self.side()), place(phase.1, at % self.side()));
-            merged[down * self.merged_side() + across] += tap;
-        }
+        let rows = met(phase.0, merged.0);
+        rows.flat_map(|y| met(phase.1, merged.1).map(move |x| (y, x))).map(|(y, x)| tap(y * self.side() + x)).sum()
+    }
+
+    /// Rows and columns of the map over each of whose pixels stand [`Kernel::repeat`] by [`Kernel::repeat`] outputs.
+    pub fn grid(self, (height, width): (usize, usize)) -> (usize, usize) {
+        (height / self.stride(), width / self.stride())
     }
 
     /// The output's size.
-    pub fn output(self, (height, width): (usize, usize)) -> (usize, usize) {
-        (height * self.repeat() / self.stride(), width * self.repeat() / self.stride())
+    pub fn output(self, size: (usize, usize)) -> (usize, usize) {
+        let (height, width) = self.grid(size);
+        (height * self.repeat(), width * self.repeat())
     }
 }
 

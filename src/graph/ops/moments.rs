@@ -22,7 +22,7 @@ pub struct Patches {
 impl Patches {
     /// Those of the result of a convolution of a map of `size`.
     pub fn of(kernel: Kernel, size: (usize, usize)) -> Self {
-        Self { size: (size.0 / kernel.stride(), size.1 / kernel.stride()), repeat: kernel.repeat() }
+        Self { size: kernel.grid(size), repeat: kernel.repeat() }
     }
 
     /// Pixels of the map.

@@ -38,15 +38,9 @@ impl Window {
         (count - 1) * self.stride + self.side
     }
 
-    /// Rows and columns of the grid.
-    fn grid(&self, op: &Conv2d) -> (usize, usize) {
-        let (height, width) = op.kernel.output(op.size);
-        (height / self.phases, width / self.phases)
-    }
-
     /// Rows of the grid that meet a panel together: one of two runs of pixels, or two of one.
     fn band(&self, op: &Conv2d) -> usize {
-        if self.grid(op).1 > SIDE { 1 } else { 2 }
+        if grid(op).1 > SIDE { 1 } else { 2 }
     }
 }
 
@@ -58,14 +52,14 @@ pub fn panels(op: &Conv2d) -> usize {
 
 /// Rows and columns of the grid.
 pub fn grid(op: &Conv2d) -> (usize, usize) {
-    Window::of(op.kernel).grid(op)
+    op.kernel.grid(op.size)
 }
 
 /// Rows and columns of a strip: few enough rows for eight strips per member, but enough that what the outer ones see
 /// is a small part.
 pub fn strip(op: &Conv2d, images: usize, members: usize) -> (usize, usize) {
     let window = Window::of(op.kernel);
-    let (height, width) = window.grid(op);
+    let (height, width) = grid(op);
     let rows = height * width.div_ceil(PIXELS) * images / (8 * members);
     (rows.clamp(8, 64).next_multiple_of(window.band(op)), PIXELS.min(width).max(1))
 }
@@ -85,7 +79,10 @@ pub fn pack(op: &Conv2d, oihw: &[f32], packed: &mut [f32]) {
     for phase in 0..window.phases * window.phases {
         let mut sums = vec![0.0; n * c * taps * taps];
         for (kernel, sums) in oihw.chunks_exact(side * side).zip(sums.chunks_exact_mut(taps * taps)) {
-            op.kernel.merge_taps((phase / window.phases, phase % window.phases), kernel, sums);
+            for (tap, sum) in sums.iter_mut().enumerate() {
+                let phase = (phase / window.phases, phase % window.phases);
+                *sum = op.kernel.merged_tap(phase, (tap / taps, tap % taps), |at| kernel[at]);
+            }
         }
         for panel in (0..n).step_by(WIDTH) {
             for step in (0..c).step_by(2 * SIDE) {
@@ -196,7 +193,7 @@ impl<'a> Strip<'a> {
 
 fn ring(op: &Conv2d) -> Ring {
     let window = Window::of(op.kernel);
-    let (band, columns) = (window.band(op), PIXELS.min(window.grid(op).1).max(1));
+    let (band, columns) = (window.band(op), PIXELS.min(grid(op).1).max(1));
     // What a band sees, and what the next one sees beyond that.
     Ring::new(window.seen(band) + band * window.stride, window.seen(columns), op.channels_in)
 }
