@@ -262,8 +262,10 @@ fn pack(kernel: Kernel, values: &[bf16], n: usize, c: usize) -> Vec<bf16> {
             bf16::from_f32(kernel.merged_tap(phase, (tap % side, tap / side), |at| kernel_of[at].to_f32()))
         })
     };
-    let ahead = std::iter::repeat_n(bf16::ZERO, side * fragments::TILE_LEN);
-    (0..phases * phases).flat_map(of_phase).chain(ahead).collect()
+    let mut tiles = of_phase(0);
+    (1..phases * phases).for_each(|phase| tiles.extend(of_phase(phase)));
+    tiles.resize(tiles.len() + side * fragments::TILE_LEN, bf16::ZERO);
+    tiles
 }
 
 #[cfg(test)]
