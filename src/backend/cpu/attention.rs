@@ -3,15 +3,25 @@
 //! A row's scores are computed for keys 0..=position in order, so what a row gives depends on its own
 //! query and its slot's cache alone.
 
+mod ahead;
+
 use bytemuck::Pod;
 
-use super::simd::{Element, LANES, LINE, Simd, kernel, prefetch};
+use self::ahead::{Ahead, Cached};
+use super::simd::{Element, LANES, Simd, kernel};
 use super::{Context, Scratch};
 use crate::graph::{Elem, NO_SLOT, Row, ops};
 use crate::math;
 
+/// Elements of [`Element::load_two`].
+const TWO: usize = 2 * LANES;
+
+/// Keys, or their values, that are gone through at once.
+const KEYS: usize = 4;
+
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
-    Scratch { shared: 0, own: op.cache.positions.next_multiple_of(LANES) }
+    // The query and scores.
+    Scratch { shared: 0, own: op.cache.head_dim + op.cache.positions.next_multiple_of(LANES) }
 }
 
 pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
@@ -32,25 +42,41 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
         let row = unsafe { *cx.buffer::<Row>(op.rows).add(unit / heads) };
         (row.slot != NO_SLOT).then_some(row)
     };
-    let cached = |row: Row, unit: usize| op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
+    // Where the keys and values begin that a unit's row sees, and what they are to memory.
+    let cached = |unit: usize, row: Row| {
+        let at = op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
+        let (k, v) = (k.wrapping_add(at), v.wrapping_add(at));
+        let bytes = (row.position as usize + 1) * head_dim * size_of::<T>();
+        (k, v, Cached { k: k.cast(), v: v.cast(), bytes })
+    };
+    let mut asked_for = None;
     cx.member.deal_streams(units, 1..=1, |range, next| {
         let unit = range.start;
         let Some(row) = row_of(unit) else { return };
         op.cache.check(&row);
-        let (at, channels) = (cached(row, unit), unit / heads * dim + unit % heads * head_dim);
+        let keys = row.position as usize + 1;
+        let (k, v, here) = cached(unit, row);
+        if asked_for != Some(unit) {
+            Ahead::begin(cx.isa, here);
+        }
+        asked_for = Some(next);
         let next_row = if next < units { row_of(next) } else { None };
+        let next = next_row.map(|row| cached(next, row).2);
+        let channels = unit / heads * dim + unit % heads * head_dim;
         // SAFETY: the row is checked; its head's part of `out` is this member's.
         unsafe {
             let one = Head {
                 out: cx.buffer::<f32>(op.out).add(channels),
                 q: cx.buffer::<f32>(op.q).add(channels),
-                scores: cx.own_scratch(),
-                keys: row.position as usize + 1,
+                ordered: cx.own_scratch(),
+                scores: cx.own_scratch().add(head_dim),
+                keys,
                 head_dim,
                 scale: op.scale(),
                 prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
+                ahead: Ahead::new(cx.isa, keys, here, next),
             };
-            attend(cx.isa, one, k.add(at), v.add(at), next_row.map(|row| k.wrapping_add(cached(row, next))));
+            attend(cx.isa, one, k, v);
         }
     });
 }
@@ -62,6 +88,8 @@ struct Head {
     out: *mut f32,
     /// (D)
     q: *const f32,
+    /// room for q in the order of its keys' elements
+    ordered: *mut f32,
     /// room for `keys`, rounded up to whole vectors
     scores: *mut f32,
     keys: usize,
@@ -69,68 +97,41 @@ struct Head {
     scale: f32,
     /// added to the score of key 0
     prefix: f32,
+    ahead: Ahead,
 }
 
 kernel!(
-    /// One head, of keys `k` and values `v`, read as one stream from this head's keys to the `next` head's.
-    fn attend[T: Element](head: Head, k: *const T, v: *const T, next: Option<*const T>) = attend_body
+    /// One head, of keys `k` and values `v`.
+    fn attend[T: Element](head: Head, k: *const T, v: *const T) = attend_body
 );
 
 #[inline(always)]
-unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T, next: Option<*const T>) {
-    let Head { out, q, scores, keys, head_dim, scale, prefix } = head;
-    let bytes = keys * head_dim * size_of::<T>();
-    let stream = Stream { at: k.cast(), bytes, next: Some(v.cast()) };
+unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T) {
+    let Head { out, q, ordered, scores, keys, head_dim, scale, prefix, ahead } = head;
     // SAFETY: k and v hold `keys` rows of head_dim, q and out one, scores room for all keys.
     unsafe {
+        order::<T>(ordered, q, head_dim);
         let mut j = 0;
-        while j + 4 <= keys {
-            stream.ask::<S>(j, 4, head_dim * size_of::<T>());
-            let sums = products::<S, T, 4>(q, k.add(j * head_dim), head_dim);
+        while j + KEYS <= keys {
+            ahead.ask::<S>(j, KEYS, head_dim * size_of::<T>());
+            let sums = products::<S, T, KEYS>(ordered, k.add(j * head_dim), head_dim);
             for (i, sum) in S::reduce_add_4(sums).into_iter().enumerate() {
                 *scores.add(j + i) = sum * scale;
             }
-            j += 4;
+            j += KEYS;
         }
         for j in j..keys {
-            stream.ask::<S>(j, 1, head_dim * size_of::<T>());
-            let [sum] = products::<S, T, 1>(q, k.add(j * head_dim), head_dim);
+            ahead.ask::<S>(j, 1, head_dim * size_of::<T>());
+            let [sum] = products::<S, T, 1>(ordered, k.add(j * head_dim), head_dim);
             *scores.add(j) = S::reduce_add(sum) * scale;
         }
         *scores += prefix;
-        let stream = Stream { at: v.cast(), bytes, next: next.map(|next| next.cast()) };
-        finish::<S, T>(out, scores, keys, v, (head_dim, head_dim), Some(stream));
-    }
-}
-
-/// Rows that are read one after the other, and what is read after them.
-#[derive(Clone, Copy)]
-pub(super) struct Stream {
-    at: *const u8,
-    bytes: usize,
-    next: Option<*const u8>,
-}
-
-impl Stream {
-    /// Asks memory for what is read [`Simd::AHEAD`] bytes, or a short stream's length, behind `count` rows of `row`
-    /// bytes from row `j` on.
-    #[inline(always)]
-    fn ask<S: Simd>(&self, j: usize, count: usize, row: usize) {
-        let ahead = j * row + S::AHEAD.min(self.bytes);
-        let at = match ahead.checked_sub(self.bytes) {
-            None => Some(self.at.wrapping_add(ahead)),
-            Some(behind) => self.next.map(|next| next.wrapping_add(behind)),
-        };
-        if let Some(at) = at {
-            for line in (0..count * row).step_by(LINE) {
-                prefetch(at.wrapping_add(line));
-            }
-        }
+        finish::<S, T>(out, scores, keys, v, (head_dim, head_dim), Some(ahead));
     }
 }
 
 /// out[c] = Σ_j softmax_j(scores) * v[j, c] of one head, where rows of `v` are `stride` elements apart; the first
-/// vectors' channels are read as a `stream`.
+/// vectors' channels are what requests go `ahead` of.
 ///
 /// # Safety
 /// `v` holds `keys` such rows, `out` head_dim elements, `scores` room for all keys, rounded up to whole vectors.
@@ -141,7 +142,7 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
     keys: usize,
     v: *const T,
     (head_dim, stride): (usize, usize),
-    mut stream: Option<Stream>,
+    mut ahead: Option<Ahead>,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -165,55 +166,107 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
         let share = S::splat(1.0 / S::reduce_add(sums));
         // Four vectors of channels at a time keep the multiply-adds of consecutive keys independent.
         let mut c = 0;
-        while c + 4 * LANES <= head_dim {
-            mix::<S, T, 4>(out.add(c), v.add(c), &scores[..keys], stride, share, stream.take());
-            c += 4 * LANES;
+        while c + 2 * TWO <= head_dim {
+            mix::<S, T, 2>(out.add(c), v.add(c), &scores[..keys], stride, share, ahead.take());
+            c += 2 * TWO;
         }
-        while c + LANES <= head_dim {
-            mix::<S, T, 1>(out.add(c), v.add(c), &scores[..keys], stride, share, stream.take());
-            c += LANES;
+        while c + TWO <= head_dim {
+            mix::<S, T, 1>(out.add(c), v.add(c), &scores[..keys], stride, share, ahead.take());
+            c += TWO;
         }
-        if c < head_dim {
-            let rest = head_dim - c;
+        while c < head_dim {
+            let count = LANES.min(head_dim - c);
             let mut sum = S::splat(0.0);
             for (j, weight) in scores[..keys].iter().enumerate() {
-                sum = S::fma(S::splat(*weight), T::load_partial::<S>(v.add(j * stride + c), rest), sum);
+                let v = v.add(j * stride + c);
+                let v = if count < LANES { T::load_partial::<S>(v, count) } else { T::load::<S>(v) };
+                sum = S::fma(S::splat(*weight), v, sum);
             }
-            S::store_partial(out.add(c), S::mul(sum, share), rest);
+            let mut lanes = [0.0; LANES];
+            S::store(lanes.as_mut_ptr(), S::mul(sum, share));
+            out.add(c).copy_from_nonoverlapping(lanes.as_ptr(), count);
+            c += count;
         }
     }
 }
 
-/// out[c] = share * Σ_j weight[j] * v[j, c] for `VECTORS` vectors of channels.
+/// out[c] = share * Σ_j weight[j] * v[j, c] for `TWOS` times 32 channels.
 #[inline(always)]
-unsafe fn mix<S: Simd, T: Element, const VECTORS: usize>(
+unsafe fn mix<S: Simd, T: Element, const TWOS: usize>(
     out: *mut f32,
     v: *const T,
     weights: &[f32],
     stride: usize,
     share: S::V,
-    stream: Option<Stream>,
+    ahead: Option<Ahead>,
 ) {
     // SAFETY: as `finish`.
     unsafe {
-        let mut sums = [S::splat(0.0); VECTORS];
-        for (j, weight) in weights.iter().enumerate() {
-            if let Some(stream) = stream {
-                stream.ask::<S>(j, 1, stride * size_of::<T>());
+        let keys = weights.len();
+        let mut sums = [[S::splat(0.0); 2]; TWOS];
+        for (group, weights) in weights.chunks(KEYS).enumerate() {
+            let first = group * KEYS;
+            if let Some(ahead) = ahead {
+                ahead.ask::<S>(keys + first, weights.len(), stride * size_of::<T>());
             }
-            let weight = S::splat(*weight);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(weight, T::load::<S>(v.add(j * stride + i * LANES)), *sum);
+            let v = v.add(first * stride);
+            // A length that is known needs no loop.
+            match <&[f32; KEYS]>::try_from(weights) {
+                Ok(weights) => add_values::<S, T, TWOS>(&mut sums, v, weights, stride),
+                Err(_) => add_values::<S, T, TWOS>(&mut sums, v, weights, stride),
             }
         }
-        for (i, sum) in sums.into_iter().enumerate() {
-            S::store(out.add(i * LANES), S::mul(sum, share));
+        for (i, [first, second]) in sums.into_iter().enumerate() {
+            let mut lanes = [0.0; TWO];
+            S::store(lanes.as_mut_ptr(), S::mul(first, share));
+            S::store(lanes.as_mut_ptr().add(LANES), S::mul(second, share));
+            for c in 0..TWO {
+                *out.add(i * TWO + c) = lanes[T::place(c)];
+            }
         }
     }
 }
 
-/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `KEYS` rows of `head_dim` elements: lane i takes every c
-/// that is i modulo 16, in ascending order.
+/// sums[c] += Σ_j weight[j] * v[j, c]
+#[inline(always)]
+unsafe fn add_values<S: Simd, T: Element, const TWOS: usize>(
+    sums: &mut [[S::V; 2]; TWOS],
+    v: *const T,
+    weights: &[f32],
+    stride: usize,
+) {
+    // SAFETY: as `finish`.
+    unsafe {
+        for (j, weight) in weights.iter().enumerate() {
+            let weight = S::splat(*weight);
+            for (i, [first, second]) in sums.iter_mut().enumerate() {
+                let v = T::load_two::<S>(v.add(j * stride + i * TWO));
+                *first = S::fma(weight, v[0], *first);
+                *second = S::fma(weight, v[1], *second);
+            }
+        }
+    }
+}
+
+/// A query in the order in which [`Element::load_two`] brings keys of it.
+///
+/// # Safety
+/// Both hold `head_dim` elements.
+#[inline(always)]
+unsafe fn order<T: Element>(to: *mut f32, q: *const f32, head_dim: usize) {
+    let whole = head_dim / TWO * TWO;
+    // SAFETY: the caller's.
+    unsafe {
+        for c in 0..whole {
+            *to.add(c / TWO * TWO + T::place(c % TWO)) = *q.add(c);
+        }
+        to.add(whole).copy_from_nonoverlapping(q.add(whole), head_dim - whole);
+    }
+}
+
+/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `KEYS` rows of `head_dim` elements, of which `q` holds
+/// those of whole pairs of vectors in the order of [`Element::place`]: a lane takes its own of each vector, in
+/// ascending order.
 ///
 /// # Safety
 /// q holds `head_dim` elements, k as many for each key.
@@ -223,21 +276,30 @@ pub(super) unsafe fn products<S: Simd, T: Element, const KEYS: usize>(
     k: *const T,
     head_dim: usize,
 ) -> [S::V; KEYS] {
-    let whole = head_dim / LANES * LANES;
+    let whole = head_dim / TWO * TWO;
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [S::splat(0.0); KEYS];
-        for at in (0..whole).step_by(LANES) {
-            let q = S::load(q.add(at));
+        for at in (0..whole).step_by(TWO) {
+            let q = [S::load(q.add(at)), S::load(q.add(at + LANES))];
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(q, T::load::<S>(k.add(i * head_dim + at)), *sum);
+                let k = T::load_two::<S>(k.add(i * head_dim + at));
+                *sum = S::fma(q[1], k[1], S::fma(q[0], k[0], *sum));
             }
         }
-        if whole < head_dim {
-            let rest = head_dim - whole;
-            let q = S::load_partial(q.add(whole), rest);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(q, T::load_partial::<S>(k.add(i * head_dim + whole), rest), *sum);
+        for at in (whole..head_dim).step_by(LANES) {
+            let count = LANES.min(head_dim - at);
+            let (q, k) = (q.add(at), k.add(at));
+            if count < LANES {
+                let q = S::load_partial(q, count);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(q, T::load_partial::<S>(k.add(i * head_dim), count), *sum);
+                }
+            } else {
+                let q = S::load(q);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(q, T::load::<S>(k.add(i * head_dim)), *sum);
+                }
             }
         }
         sums

@@ -16,6 +16,9 @@ use crate::backend::cpu::simd::{LANES, LINE, Simd, kernel, prefetch_near, tile_k
 /// Weight rows of a strip.
 pub const ROWS: usize = SIDE;
 
+/// Streams that a weight lies in, one for each pair of a tile's.
+pub const STREAMS: usize = SIDE;
+
 /// Elements of a row that a tile holds.
 const DEPTH: usize = 2 * SIDE;
 
@@ -97,25 +100,22 @@ unsafe fn pack_body<S: Simd>(packed: *mut u32, x: *const f32, r: usize, rows: us
     let first = r / SIDE * SIDE;
     let height = height(first, rows);
     for (step, at) in (0..depth).step_by(DEPTH).enumerate() {
-        let mut rest = [0f32; DEPTH];
         // SAFETY: the row and its group's tiles are where the caller says.
         unsafe {
-            for i in (0..DEPTH.min(depth - at)).step_by(LANES) {
-                let (x, count) = (x.add(at + i), depth - at - i);
-                S::store(rest.as_mut_ptr().add(i), if count < LANES { S::load_partial(x, count) } else { S::load(x) });
+            let mut rest = [S::splat(0.0); 2];
+            for (i, rest) in rest.iter_mut().enumerate() {
+                let k = at + i * LANES;
+                match depth.saturating_sub(k) {
+                    0 => {}
+                    count @ 1..LANES => *rest = S::load_partial(x.add(k), count),
+                    _ => *rest = S::load(x.add(k)),
+                }
             }
             let to = packed.add(first * words(depth) + (step * height + r % SIDE) * PARTS * SIDE);
             for part in 0..PARTS {
-                let mut halves = [0u16; DEPTH];
-                for (half, x) in halves.iter_mut().zip(&mut rest) {
-                    let bits = x.to_bits();
-                    *half = (bits >> 16) as u16;
-                    // Exact: what is left are the lower bits.
-                    *x -= f32::from_bits(bits & 0xffff_0000);
-                }
-                for (pair, [first, second]) in halves.as_chunks::<2>().0.iter().enumerate() {
-                    *to.add(part * SIDE + pair) = u32::from(*first) | u32::from(*second) << 16;
-                }
+                let pairs;
+                (pairs, rest) = S::split(rest);
+                S::store_pairs(to.add(part * SIDE), pairs);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Simd, bf16};
+use super::{LANES, Simd, UPPER, bf16};
 
 #[derive(Clone, Copy)]
 pub struct Avx2;
@@ -111,6 +111,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(to: *mut u32, pairs: Self::Pairs) {
+        unsafe {
+            _mm256_storeu_si256(to.cast(), pairs[0]);
+            _mm256_storeu_si256(to.add(8).cast(), pairs[1]);
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat_pair(pair: u32) -> Self::Pairs {
         unsafe { [_mm256_set1_epi32(pair as i32); 2] }
     }
@@ -118,7 +126,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn widen([low, high]: Self::Pairs) -> [Self::V; 2] {
         unsafe {
-            let upper = _mm256_set1_epi32(0xffff_0000u32 as i32);
+            let upper = _mm256_set1_epi32(UPPER as i32);
             let first = [_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high)];
             let second = [_mm256_and_si256(low, upper), _mm256_and_si256(high, upper)];
             [

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::amx::Amx;
 use super::tiles::ByTiles;
-use super::{LEAST_BF16, Simd};
+use super::{LEAST_BF16, Simd, UPPER};
 
 /// With products of bf16 pairs in hardware, or without.
 #[derive(Clone, Copy)]
@@ -16,6 +16,17 @@ pub type Avx512Bf16 = Family<true>;
 impl ByTiles for Avx512Bf16 {
     type Tiles = Amx;
 }
+
+/// The odd words of two registers.
+const ODD: [u16; 32] = {
+    let mut words = [0; 32];
+    let mut i = 0;
+    while i < words.len() {
+        words[i] = 2 * i as u16 + 1;
+        i += 1;
+    }
+    words
+};
 
 #[inline(always)]
 fn first(n: usize) -> __mmask16 {
@@ -103,9 +114,27 @@ impl<const BF16: bool> Simd for Family<BF16> {
     #[inline(always)]
     unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2] {
         unsafe {
-            let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(UPPER as i32));
             [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
         }
+    }
+
+    #[inline(always)]
+    unsafe fn split(lanes: [Self::V; 2]) -> (Self::Pairs, [Self::V; 2]) {
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(lanes[0]), _mm512_castps_si512(lanes[1]));
+            let upper = _mm512_set1_epi32(UPPER as i32);
+            let rest = [
+                _mm512_sub_ps(lanes[0], _mm512_castsi512_ps(_mm512_and_si512(a, upper))),
+                _mm512_sub_ps(lanes[1], _mm512_castsi512_ps(_mm512_and_si512(b, upper))),
+            ];
+            (_mm512_permutex2var_epi16(a, _mm512_loadu_si512(ODD.as_ptr().cast()), b), rest)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(to: *mut u32, pairs: Self::Pairs) {
+        unsafe { _mm512_storeu_si512(to.cast(), pairs) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The portable path: arrays that the compiler vectorizes as far as the target allows.
 
 use super::tiles::{ByTiles, Emulated};
-use super::{LANES, Simd, bf16};
+use super::{LANES, Simd, UPPER, bf16};
 
 #[derive(Clone, Copy)]
 pub struct Portable;
@@ -85,13 +85,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(to: *mut u32, pairs: Self::Pairs) {
+        unsafe { to.cast::<Self::Pairs>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_pair(pair: u32) -> Self::Pairs {
         [pair; LANES]
     }
 
     #[inline(always)]
     unsafe fn widen(pairs: Self::Pairs) -> [Self::V; 2] {
-        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & UPPER))]
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Tiles: up to sixteen rows of sixteen words, eight of them, and the products of bf16 pairs between them that AMX
 //! computes. [`Amx`](super::amx::Amx) has them in hardware, [`Emulated`] anywhere, with the same bits.
 
-use super::Simd;
+use super::{Simd, UPPER};
 
 /// Rows of a tile, and words of a row: f32 sums, or pairs of bf16, the first of each in the lower half.
 pub const SIDE: usize = 16;
@@ -75,7 +75,7 @@ fn flushed(x: f32) -> f32 {
 
 /// The bf16 in both halves of a word.
 fn halves(pair: u32) -> [f32; 2] {
-    [pair << 16, pair & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)))
+    [pair << 16, pair & UPPER].map(|bits| flushed(f32::from_bits(bits)))
 }
 
 impl Tiles for Emulated {
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_product_by_hand() {
         // (1, 2) and (3, 4) in a row, (5, 6) and (7, 8) in a column: 5 + 12 + 21 + 32, and 100 before.
-        let pair = |first: f32, second: f32| first.to_bits() >> 16 | second.to_bits() & 0xffff_0000;
+        let pair = |first: f32, second: f32| first.to_bits() >> 16 | second.to_bits() & UPPER;
         let (a, b) = ([pair(1.0, 2.0), pair(3.0, 4.0)], [pair(5.0, 6.0), pair(7.0, 8.0)]);
         assert_eq!(run::<Emulated>(&a, &b, &[100.0], (1, 2, 1)), [170.0]);
     }
