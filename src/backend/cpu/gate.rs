@@ -24,20 +24,21 @@ pub struct Gated {
 }
 
 pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy) {
-    let x = product::normalize(cx, op.x, op.norm, op.gate, op.dim, op.eps);
+    let mut x = product::normalize(cx, op.x, op.norm, op.gate, op.dim, op.eps);
     let [gate, up] = [op.gate, op.up].map(|weight| {
         let weight = Matrix::of(cx, weight);
-        Product { weight, first: 0, x, depth: op.dim, rows: cx.extent.rows }
+        Product { weight, first: 0, depth: op.dim, rows: cx.extent.rows }
     });
     let out = Out { at: cx.buffer(op.out), width: op.hidden_dim };
     cx.member.deal_streams(op.hidden_dim, gate.pieces(), |rows, next| {
         // The gate's half of a piece goes to `out` first, then the other half multiplies it; then comes the next piece.
         let first = Piece { rows: rows.clone(), next: up.address(rows.start) };
         let second = Piece { rows, next: gate.address(next) };
+        let x = x.get(cx, |row| gate.ask(first.rows.start, row));
         // SAFETY: both weights are (hidden_dim, dim), of one type, the rows (R, dim), `out` (R, hidden_dim) by the graph.
         unsafe {
-            product::product(cx.isa, gate, first, &mut Store { out, map: activation });
-            product::product(cx.isa, up, second, &mut Multiply(out));
+            product::product(cx.isa, gate, x, first, &mut Store { out, map: activation });
+            product::product(cx.isa, up, x, second, &mut Multiply(out));
         }
     });
 }

@@ -1,7 +1,9 @@
 //! Matches `graph::ops::norm_qkv_rope`.
 
 use super::product::{self, Epilogue};
-use super::simd::Element;
+use std::ops::Range;
+
+use super::simd::{Element, LINE, prefetch};
 use super::{Context, Scratch};
 use crate::graph::{Elem, Graph, NO_SLOT, Row, ops};
 
@@ -45,6 +47,30 @@ impl<'a, T: Element + bytemuck::Pod> Place<'a, T> {
 }
 
 impl<T: Element> Epilogue for Place<'_, T> {
+    /// The cache's lines, two or more for each row and head, which a store would wait for one after the other.
+    #[inline(always)]
+    fn expect(&self, rows: usize, n: Range<usize>) {
+        let cache = &self.op.cache;
+        for r in 0..rows {
+            // SAFETY: row r is one of the run's.
+            let row = unsafe { *self.rows.add(r) };
+            if row.slot == NO_SLOT {
+                continue;
+            }
+            for n in n.clone().step_by(LINE / size_of::<T>()) {
+                let (head, c) = (n / cache.head_dim, n % cache.head_dim);
+                let to = match head / cache.n_head {
+                    0 => continue,
+                    1 => self.k_cache,
+                    _ => self.v_cache,
+                };
+                prefetch(to.wrapping_add(
+                    cache.at(self.op.layer, row.slot as usize, head % cache.n_head, row.position as usize) + c,
+                ));
+            }
+        }
+    }
+
     #[inline(always)]
     fn store(&mut self, r: usize, n: usize, sums: &mut [f32]) {
         // SAFETY: row r is one of the run's.

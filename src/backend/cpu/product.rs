@@ -10,25 +10,28 @@ mod tiles;
 
 use std::ops::{Range, RangeInclusive};
 
-pub use self::rows::{Rows, normalize, normalize_into, rows, scratch};
+pub use self::rows::{Input, Rows, normalize, normalize_into, rows, scratch};
 use super::Context;
 use super::memory::Arrangement;
-use super::simd::Isa;
+use super::simd::{Isa, LINE, prefetch};
 use crate::graph::{Elem, Graph, Weight, WeightId};
 
 /// Takes finished sums.
 pub trait Epilogue {
+    /// Elements `n` of `rows` rows come next: asks memory for where they go, if that is seldom in a cache.
+    #[inline(always)]
+    fn expect(&self, _rows: usize, _n: Range<usize>) {}
+
     /// `sums[i]` is y[r, n + i]. Of a whole weight n is even, so a rotation's pairs stay together.
     fn store(&mut self, r: usize, n: usize, sums: &mut [f32]);
 }
 
-/// Rows of a weight matrix and the activation rows that they meet.
+/// Rows of a weight matrix, and how many activation rows they meet.
 #[derive(Clone, Copy)]
 pub struct Product {
     pub weight: Matrix,
     /// The weight's row that counts as n = 0.
     pub first: usize,
-    pub x: Rows,
     /// K
     pub depth: usize,
     /// R
@@ -51,7 +54,25 @@ impl Product {
             Matrix::Tiles(strips) => strips.at.wrapping_add(at).cast(),
         }
     }
+
+    /// Asks memory for what is read of the weight from row `n` on: for AHEAD bytes, `part` times as many behind the first.
+    pub fn ask(&self, n: usize, part: usize) {
+        let (streams, apart) = match self.weight {
+            Matrix::Tiles(strips) => (tiles::STREAMS, size_of::<u32>() * strips.stride),
+            _ => (1, 0),
+        };
+        let each = AHEAD / streams;
+        let from = self.address(n).wrapping_add(part * each);
+        for at in (0..each).step_by(LINE) {
+            for stream in 0..streams {
+                prefetch(from.wrapping_add(stream * apart + at));
+            }
+        }
+    }
 }
+
+/// Bytes of a weight that are asked for while an activation row is prepared for it: as many as memory brings meanwhile.
+const AHEAD: usize = 4 << 10;
 
 /// A weight (N, K) in memory.
 #[derive(Clone, Copy)]
@@ -121,11 +142,11 @@ pub struct Piece {
 /// # Safety
 /// `weight` holds the piece's rows, `x` holds `rows`; `epilogue` may be given exactly these. A weight of tiles goes with
 /// an instruction set that has them.
-pub unsafe fn product<E: Epilogue>(isa: Isa, p: Product, piece: Piece, epilogue: &mut E) {
+pub unsafe fn product<E: Epilogue>(isa: Isa, p: Product, x: Rows, piece: Piece, epilogue: &mut E) {
     let Product { first, depth, rows, .. } = p;
     // SAFETY: passed on.
     unsafe {
-        match (p.weight, p.x) {
+        match (p.weight, x) {
             (Matrix::F32(weight), Rows::Plain(x)) => {
                 lanes::product(isa, Operands { weight, first, x, depth, rows }, piece, epilogue)
             }
@@ -153,12 +174,12 @@ struct Operands<W, X = f32> {
 /// Deals the weight's rows out to the team and computes all rows' elements.
 ///
 /// # Safety
-/// `x` holds the run's rows of `depth` each, as [`rows`] or [`normalize`] gave it for the weight; `epilogue` writes what
-/// its elements name and nothing else.
+/// `x` is the run's rows of `depth` each, as [`rows`] or [`normalize`] gave it for the weight; `epilogue` writes what
+/// its elements name, and nothing of what `x` is made of.
 pub unsafe fn deal<E: Epilogue>(
     cx: &Context<'_>,
     weight: WeightId,
-    x: Rows,
+    x: Input,
     (width, depth): (usize, usize),
     epilogue: E,
 ) {
@@ -173,18 +194,20 @@ pub unsafe fn deal<E: Epilogue>(
 pub unsafe fn deal_from<E: Epilogue>(
     cx: &Context<'_>,
     (weight, first): (WeightId, usize),
-    x: Rows,
+    mut x: Input,
     (width, depth): (usize, usize),
     mut epilogue: E,
 ) {
-    let product = Product { weight: Matrix::of(cx, weight), first, x, depth, rows: cx.extent.rows };
+    let product = Product { weight: Matrix::of(cx, weight), first, depth, rows: cx.extent.rows };
     let stop = first + width;
     let end = product.weight.at(stop.next_multiple_of(product.weight.together()), depth);
     assert!(end <= product.weight.room(cx.weight(weight).len()), "rows {first} to {stop} outside the weight");
     cx.member.deal_streams(width, product.pieces(), |rows, next| {
+        epilogue.expect(product.rows, rows.clone());
         let piece = Piece { rows, next: product.address(next) };
+        let x = x.get(cx, |row| product.ask(piece.rows.start, row));
         // SAFETY: the weight has those rows; the rest is the caller's.
-        unsafe { self::product(cx.isa, product, piece, &mut epilogue) }
+        unsafe { self::product(cx.isa, product, x, piece, &mut epilogue) }
     });
 }
 

@@ -14,70 +14,120 @@ pub enum Rows {
     Packed(*const u32),
 }
 
-/// Shared scratch of the rows of a product of `depth`: normalized, and packed behind that.
-pub fn scratch(depth: usize, graph: &Graph) -> Scratch {
-    let rows = graph.max().rows;
-    Scratch { shared: packed_at(rows, depth) + rows * tiles::words(depth), own: 0 }
-}
+/// The most rows that every member prepares for itself: sooner done than waited for, and than fetched from others' caches.
+const FEW: usize = 16;
 
-/// Where in the shared scratch packed rows begin: at a cache line.
-fn packed_at(rows: usize, depth: usize) -> usize {
-    (rows * depth).next_multiple_of(LANES)
-}
-
-/// Where the run's rows are packed, if the weight that they meet is of tiles.
-fn packed(cx: &Context<'_>, weight: WeightId, depth: usize) -> Option<*mut u32> {
-    let tiles = matches!(Matrix::of(cx, weight), Matrix::Tiles(_));
-    tiles.then(|| cx.shared_scratch().wrapping_add(packed_at(cx.extent.rows, depth)).cast())
+/// What a product multiplies: rows as they are, or their RMSNorm.
+#[derive(Clone, Copy)]
+pub struct Input {
+    /// (R, K)
+    x: *const f32,
+    /// Weight (K) and eps.
+    norm: Option<(*const f32, f32)>,
+    /// K
+    depth: usize,
+    /// R
+    count: usize,
+    /// Whether the weight is of tiles.
+    tiles: bool,
+    /// Where they are, once they are.
+    ready: Option<Rows>,
 }
 
 /// The rows of `x` (R, depth), for products with a weight.
-pub fn rows(cx: &Context<'_>, x: BufferId, weight: WeightId, depth: usize) -> Rows {
-    let (x, count) = (cx.buffer::<f32>(x).cast_const(), cx.extent.rows);
-    let Some(packed) = packed(cx, weight, depth) else { return Rows::Plain(x) };
-    cx.member.deal(count, 1, |rows| {
-        for r in rows {
-            // SAFETY: x holds row r, and its part of the scratch is this member's.
-            unsafe { tiles::pack(cx.isa, packed, x.add(r * depth), r, count, depth) }
-        }
-    });
-    Rows::Packed(packed)
+pub fn rows(cx: &Context<'_>, x: BufferId, weight: WeightId, depth: usize) -> Input {
+    Input::new(cx, x, None, weight, depth)
 }
 
 /// RMSNorm of the rows of `x` (R, width), for products with a weight.
 ///
 /// The norm's weight is applied after the division, as LlamaGen does.
-pub fn normalize(cx: &Context<'_>, x: BufferId, norm: WeightId, weight: WeightId, width: usize, eps: f32) -> Rows {
-    let (out, packed, count) = (cx.shared_scratch(), packed(cx, weight, width), cx.extent.rows);
-    normalize_each(cx, out, x, norm, (width, eps), |r| {
-        if let Some(packed) = packed {
-            // SAFETY: this member wrote row r of `out` just now; as in `rows`.
-            unsafe { tiles::pack(cx.isa, packed, out.add(r * width), r, count, width) }
+pub fn normalize(cx: &Context<'_>, x: BufferId, norm: WeightId, weight: WeightId, width: usize, eps: f32) -> Input {
+    Input::new(cx, x, Some((cx.weight(norm).ptr(), eps)), weight, width)
+}
+
+impl Input {
+    fn new(cx: &Context<'_>, x: BufferId, norm: Option<(*const f32, f32)>, weight: WeightId, depth: usize) -> Self {
+        let tiles = matches!(Matrix::of(cx, weight), Matrix::Tiles(_));
+        let mut input = Self { x: cx.buffer::<f32>(x), norm, depth, count: cx.extent.rows, tiles, ready: None };
+        if norm.is_none() && !tiles {
+            input.ready = Some(Rows::Plain(input.x));
+        } else if input.count > FEW {
+            let room = cx.shared_scratch();
+            cx.member.deal(input.count, 1, |rows| {
+                for r in rows {
+                    // SAFETY: x holds row r, and its part of the scratch is this member's.
+                    unsafe { input.prepare(cx, room, r) }
+                }
+            });
+            input.ready = Some(input.prepared(room));
         }
-    });
-    packed.map_or(Rows::Plain(out), |packed| Rows::Packed(packed))
+        input
+    }
+
+    /// All rows, for a member that holds a piece of the phase in which they are multiplied: until it has done that, nobody
+    /// writes to what they are made of. `meanwhile` is called before each row that is made.
+    pub fn get(&mut self, cx: &Context<'_>, mut meanwhile: impl FnMut(usize)) -> Rows {
+        if let Some(rows) = self.ready {
+            return rows;
+        }
+        let room = cx.own_scratch();
+        for r in 0..self.count {
+            meanwhile(r);
+            // SAFETY: x holds row r; the scratch, sized for so many rows, is this member's.
+            unsafe { self.prepare(cx, room, r) }
+        }
+        *self.ready.insert(self.prepared(room))
+    }
+
+    /// Makes row `r`.
+    ///
+    /// # Safety
+    /// `x` holds it, `room` is scratch for all rows and its row r nobody else's.
+    unsafe fn prepare(&self, cx: &Context<'_>, room: *mut f32, r: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut x = self.x.add(r * self.depth);
+            if let Some((weight, eps)) = self.norm {
+                let out = room.add(r * self.depth);
+                rms_norm(cx.isa, out, x, weight, self.depth, eps);
+                x = out;
+            }
+            if self.tiles {
+                tiles::pack(cx.isa, self.packed(room), x, r, self.count, self.depth);
+            }
+        }
+    }
+
+    fn prepared(&self, room: *mut f32) -> Rows {
+        if self.tiles { Rows::Packed(self.packed(room)) } else { Rows::Plain(room) }
+    }
+
+    /// Where packed rows begin.
+    fn packed(&self, room: *mut f32) -> *mut u32 {
+        room.wrapping_add(packed_at(self.count, self.depth)).cast()
+    }
+}
+
+/// Scratch of the rows of a product of `depth`: normalized, and packed behind that.
+pub fn scratch(depth: usize, graph: &Graph) -> Scratch {
+    let rows = graph.max().rows;
+    let room = |rows| packed_at(rows, depth) + rows * tiles::words(depth);
+    Scratch { shared: if rows > FEW { room(rows) } else { 0 }, own: room(rows.min(FEW)) }
+}
+
+/// Where in the scratch packed rows begin: at a cache line.
+fn packed_at(rows: usize, depth: usize) -> usize {
+    (rows * depth).next_multiple_of(LANES)
 }
 
 /// RMSNorm of every row of `x` into `out`, (R, width).
 pub fn normalize_into(cx: &Context<'_>, out: *mut f32, x: BufferId, norm: WeightId, width: usize, eps: f32) {
-    normalize_each(cx, out, x, norm, (width, eps), |_| {});
-}
-
-/// The same, and `then` for every row.
-fn normalize_each(
-    cx: &Context<'_>,
-    out: *mut f32,
-    x: BufferId,
-    norm: WeightId,
-    (width, eps): (usize, f32),
-    then: impl Fn(usize),
-) {
     let (x, weight) = (cx.buffer::<f32>(x), cx.weight(norm).ptr::<f32>());
     cx.member.deal(cx.extent.rows, 1, |rows| {
         for r in rows {
             // SAFETY: row r of x and of `out` is this member's; both are `width` wide.
             unsafe { rms_norm(cx.isa, out.add(r * width), x.add(r * width), weight, width, eps) }
-            then(r);
         }
     });
 }
