@@ -96,3 +96,23 @@ impl Ahead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_asked_for_once() {
+        for (bytes, rows) in [(128, 2), (128 * 129, 256), (100 * 2 * 577, 1150), (64, 1), (1 << 20, 7), (300, 1000)] {
+            let head = Cached { k: std::ptr::null(), v: std::ptr::null(), bytes };
+            let pace = Pace::new(&head, rows);
+            let mut asked = 0;
+            for row in 0..rows {
+                assert_eq!(pace.after(row), asked, "{bytes} bytes, row {row} of {rows}");
+                asked = pace.after(row + 1);
+            }
+            assert_eq!(asked, pace.lines);
+            assert!(STREAMS * pace.lines * LINE >= bytes, "{bytes} bytes are more than {} lines", pace.lines);
+        }
+    }
+}

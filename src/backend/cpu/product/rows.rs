@@ -14,8 +14,10 @@ pub enum Rows {
     Packed(*const u32),
 }
 
-/// The most rows that every member prepares for itself: sooner done than waited for, and than fetched from others' caches.
+/// The most rows that every member prepares for itself, and how many more than its share they may be: these are sooner
+/// done than waited for and fetched from others' caches.
 const FEW: usize = 16;
+const MORE: usize = FEW / 2;
 
 /// What a product multiplies: rows as they are, or their RMSNorm.
 #[derive(Clone, Copy)]
@@ -52,7 +54,7 @@ impl Input {
         let mut input = Self { x: cx.buffer::<f32>(x), norm, depth, count: cx.extent.rows, tiles, ready: None };
         if norm.is_none() && !tiles {
             input.ready = Some(Rows::Plain(input.x));
-        } else if input.count > FEW {
+        } else if input.count > FEW || input.count - input.count.div_ceil(cx.member.team_size()) > MORE {
             let room = cx.shared_scratch();
             cx.member.deal(input.count, 1, |rows| {
                 for r in rows {
@@ -113,7 +115,7 @@ impl Input {
 pub fn scratch(depth: usize, graph: &Graph) -> Scratch {
     let rows = graph.max().rows;
     let room = |rows| packed_at(rows, depth) + rows * tiles::words(depth);
-    Scratch { shared: if rows > FEW { room(rows) } else { 0 }, own: room(rows.min(FEW)) }
+    Scratch { shared: room(rows), own: room(rows.min(FEW)) }
 }
 
 /// Where in the scratch packed rows begin: at a cache line.

@@ -442,6 +442,8 @@ mod tests {
             S::store_pairs(words.as_mut_ptr(), upper);
             keep(S::load(words.map(f32::from_bits).as_ptr()));
             rest.into_iter().for_each(&mut keep);
+            f32::load_two::<S>(x.as_ptr()).into_iter().for_each(&mut keep);
+            u16::load_two::<S>(half.as_ptr()).into_iter().for_each(&mut keep);
             keep(S::fma_pairs(S::load_pairs(pairs.as_ptr()), S::splat_pair(0xc039_3f9d), b));
             for n in 0..LANES {
                 keep(S::load_partial(x.as_ptr(), n));
@@ -468,6 +470,43 @@ mod tests {
                 sum = S::fma_pairs(S::splat_pair(a), S::load_pairs(b.as_ptr().add(k * LANES)), sum);
             }
             S::store(sums.as_mut_ptr(), sum);
+        }
+    }
+
+    #[test]
+    fn elements_have_their_places() {
+        fn check<T: Element>(x: &[T; 2 * LANES], expected: impl Fn(&T) -> f32) {
+            let mut lanes = [0f32; 2 * LANES];
+            // SAFETY: both hold two vectors.
+            unsafe {
+                let [first, second] = T::load_two::<portable::Portable>(x.as_ptr());
+                portable::Portable::store(lanes.as_mut_ptr(), first);
+                portable::Portable::store(lanes.as_mut_ptr().add(LANES), second);
+            }
+            assert!(x.iter().enumerate().all(|(i, x)| lanes[T::place(i)] == expected(x)), "{lanes:?}");
+        }
+        let x: [f32; 2 * LANES] = std::array::from_fn(|i| i as f32);
+        check(&x, |x| *x);
+        check(&x.map(u16::from_f32), |x| half::bf16::from_bits(*x).to_f32());
+    }
+
+    #[test]
+    fn split_lanes_add_up() {
+        let x: [f32; 2 * LANES] = std::array::from_fn(|i| ((i * 37 % 41) as f32 - 20.0) * 0.137);
+        let mut lanes = [0f32; 2 * LANES];
+        // SAFETY: both hold two vectors.
+        unsafe {
+            type S = portable::Portable;
+            let (upper, rest) = S::split([S::load(x.as_ptr()), S::load(x.as_ptr().add(LANES))]);
+            let mut pairs = [0u32; LANES];
+            S::store_pairs(pairs.as_mut_ptr(), upper);
+            S::store(lanes.as_mut_ptr(), rest[0]);
+            S::store(lanes.as_mut_ptr().add(LANES), rest[1]);
+            for (i, (x, rest)) in x.iter().zip(lanes).enumerate() {
+                let upper = f32::from_bits(if i % 2 == 0 { pairs[i / 2] << 16 } else { pairs[i / 2] & UPPER });
+                assert_eq!(upper + rest, *x, "lane {i}");
+                assert!(rest.abs() <= x.abs() / 128.0, "lane {i}: {rest} is left of {x}");
+            }
         }
     }
 
