@@ -1,5 +1,6 @@
 //! out = silu(w1 · n) * (w3 · n). Rounding: both products' sums, each passed on by the other factor.
 
+use smalti::backend::cpu::CpuExecutor;
 use smalti::graph::{Elem, Extent, Graph, Per, Role, Row, Source, WeightId, ops};
 
 use crate::common::compare;
@@ -60,6 +61,21 @@ fn matches_its_twin() {
                     );
                     case.check_rows_alone_in(order, &left, &[op.out]);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_who_prepares_them() {
+    // Sixteen rows: every one of two members prepares all for itself, of three a few for all.
+    for elem in [Elem::F32, Elem::Bf16] {
+        let (case, op) = case(elem, 70, 111, 16);
+        for (order, left) in case.run_in_each_order() {
+            case.check_rows_alone_in(order, &left, &[op.out]);
+            for isa in order.instruction_sets() {
+                let shared = case.run(&CpuExecutor::with_isa(3, isa));
+                assert_eq!(case.values(&shared, op.out), case.values(&left, op.out), "{elem:?}, {isa:?}");
             }
         }
     }

@@ -21,7 +21,8 @@ const KEYS: usize = 4;
 
 pub(super) fn scratch(op: &ops::Attention) -> Scratch {
     // The query and scores.
-    Scratch { shared: 0, own: op.cache.head_dim + op.cache.positions.next_multiple_of(LANES) }
+    let own = [op.cache.head_dim, op.cache.positions].map(|elements| elements.next_multiple_of(LANES));
+    Scratch { shared: 0, own: own.into_iter().sum() }
 }
 
 pub(super) fn run(op: &ops::Attention, cx: &Context<'_>) {
@@ -40,7 +41,10 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
     let row_of = |unit: usize| {
         // SAFETY: the row is one of the run's.
         let row = unsafe { *cx.buffer::<Row>(op.rows).add(unit / heads) };
-        (row.slot != NO_SLOT).then_some(row)
+        (row.slot != NO_SLOT).then(|| {
+            op.cache.check(&row);
+            row
+        })
     };
     // Where the keys and values begin that a unit's row sees, and what they are to memory.
     let cached = |unit: usize, row: Row| {
@@ -53,7 +57,6 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
     cx.member.deal_streams(units, 1..=1, |range, next| {
         let unit = range.start;
         let Some(row) = row_of(unit) else { return };
-        op.cache.check(&row);
         let keys = row.position as usize + 1;
         let (k, v, here) = cached(unit, row);
         if asked_for != Some(unit) {
@@ -69,7 +72,7 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
                 out: cx.buffer::<f32>(op.out).add(channels),
                 q: cx.buffer::<f32>(op.q).add(channels),
                 ordered: cx.own_scratch(),
-                scores: cx.own_scratch().add(head_dim),
+                scores: cx.own_scratch().add(head_dim.next_multiple_of(LANES)),
                 keys,
                 head_dim,
                 scale: op.scale(),
@@ -97,7 +100,7 @@ struct Head {
     scale: f32,
     /// added to the score of key 0
     prefix: f32,
-    ahead: Ahead,
+    ahead: Option<Ahead>,
 }
 
 kernel!(
@@ -113,7 +116,9 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
         order::<T>(ordered, q, head_dim);
         let mut j = 0;
         while j + KEYS <= keys {
-            ahead.ask::<S>(j, KEYS, head_dim * size_of::<T>());
+            if let Some(ahead) = ahead {
+                ahead.ask::<S>(j, KEYS, head_dim * size_of::<T>());
+            }
             let sums = products::<S, T, KEYS>(ordered, k.add(j * head_dim), head_dim);
             for (i, sum) in S::reduce_add_4(sums).into_iter().enumerate() {
                 *scores.add(j + i) = sum * scale;
@@ -121,12 +126,14 @@ unsafe fn attend_body<S: Simd, T: Element>(head: Head, k: *const T, v: *const T)
             j += KEYS;
         }
         for j in j..keys {
-            ahead.ask::<S>(j, 1, head_dim * size_of::<T>());
+            if let Some(ahead) = ahead {
+                ahead.ask::<S>(j, 1, head_dim * size_of::<T>());
+            }
             let [sum] = products::<S, T, 1>(ordered, k.add(j * head_dim), head_dim);
             *scores.add(j) = S::reduce_add(sum) * scale;
         }
         *scores += prefix;
-        finish::<S, T>(out, scores, keys, v, (head_dim, head_dim), Some(ahead));
+        finish::<S, T>(out, scores, keys, v, (head_dim, head_dim), ahead);
     }
 }
 
@@ -176,8 +183,12 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
         }
         while c < head_dim {
             let count = LANES.min(head_dim - c);
+            let ahead = ahead.take();
             let mut sum = S::splat(0.0);
             for (j, weight) in scores[..keys].iter().enumerate() {
+                if let Some(ahead) = ahead {
+                    ahead.ask::<S>(keys + j, 1, stride * size_of::<T>());
+                }
                 let v = v.add(j * stride + c);
                 let v = if count < LANES { T::load_partial::<S>(v, count) } else { T::load::<S>(v) };
                 sum = S::fma(S::splat(*weight), v, sum);
@@ -264,22 +275,22 @@ unsafe fn order<T: Element>(to: *mut f32, q: *const f32, head_dim: usize) {
     }
 }
 
-/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `KEYS` rows of `head_dim` elements, of which `q` holds
+/// The sixteen partial sums of Σ_c q[c] * k[c] for each of `COUNT` rows of `head_dim` elements, of which `q` holds
 /// those of whole pairs of vectors in the order of [`Element::place`]: a lane takes its own of each vector, in
 /// ascending order.
 ///
 /// # Safety
 /// q holds `head_dim` elements, k as many for each key.
 #[inline(always)]
-pub(super) unsafe fn products<S: Simd, T: Element, const KEYS: usize>(
+pub(super) unsafe fn products<S: Simd, T: Element, const COUNT: usize>(
     q: *const f32,
     k: *const T,
     head_dim: usize,
-) -> [S::V; KEYS] {
+) -> [S::V; COUNT] {
     let whole = head_dim / TWO * TWO;
     // SAFETY: the caller's.
     unsafe {
-        let mut sums = [S::splat(0.0); KEYS];
+        let mut sums = [S::splat(0.0); COUNT];
         for at in (0..whole).step_by(TWO) {
             let q = [S::load(q.add(at)), S::load(q.add(at + LANES))];
             for (i, sum) in sums.iter_mut().enumerate() {

@@ -35,7 +35,8 @@ pub fn run(op: &Gated, cx: &Context<'_>, activation: impl Fn(f32) -> f32 + Copy)
         let first = Piece { rows: rows.clone(), next: up.address(rows.start) };
         let second = Piece { rows, next: gate.address(next) };
         let x = x.get(cx, |row| gate.ask(first.rows.start, row));
-        // SAFETY: both weights are (hidden_dim, dim), of one type, the rows (R, dim), `out` (R, hidden_dim) by the graph.
+        // SAFETY: both weights are (hidden_dim, dim), of one type, the rows (R, dim), `out` (R, hidden_dim) by the graph,
+        // another buffer.
         unsafe {
             product::product(cx.isa, gate, x, first, &mut Store { out, map: activation });
             product::product(cx.isa, up, x, second, &mut Multiply(out));

@@ -11,6 +11,6 @@ pub(super) fn scratch(op: &ops::NormLogits, graph: &Graph) -> Scratch {
 pub(super) fn run(op: &ops::NormLogits, cx: &Context<'_>) {
     let x = product::normalize(cx, op.x, op.norm, op.output, op.dim, op.eps);
     let epilogue = Store { out: Out { at: cx.buffer(op.logits), width: op.vocab_size }, map: |logit| logit };
-    // SAFETY: the scratch holds (R, dim), `logits` is (R, vocab_size) by the graph.
+    // SAFETY: `x` is (R, dim) and `logits` (R, vocab_size) by the graph, two different buffers.
     unsafe { product::deal(cx, op.output, x, (op.vocab_size, op.dim), epilogue) }
 }

@@ -1,8 +1,8 @@
 //! Matches `graph::ops::norm_qkv_rope`.
 
-use super::product::{self, Epilogue};
 use std::ops::Range;
 
+use super::product::{self, Epilogue};
 use super::simd::{Element, LINE, prefetch};
 use super::{Context, Scratch};
 use crate::graph::{Elem, Graph, NO_SLOT, Row, ops};
@@ -14,7 +14,8 @@ pub(super) fn scratch(op: &ops::NormQkvRope, graph: &Graph) -> Scratch {
 pub(super) fn run(op: &ops::NormQkvRope, cx: &Context<'_>) {
     let dim = op.cache.dim();
     let x = product::normalize(cx, op.x, op.norm, op.wqkv, dim, op.eps);
-    // SAFETY: wqkv is (3 dim, dim), the scratch (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache.
+    // SAFETY: wqkv is (3 dim, dim), `x` (R, dim) by the graph; the epilogue writes this run's rows of q and of the cache,
+    // other buffers.
     unsafe {
         match op.cache.elem {
             Elem::Bf16 => product::deal(cx, op.wqkv, x, (3 * dim, dim), Place::<u16>::new(op, cx)),
@@ -47,7 +48,8 @@ impl<'a, T: Element + bytemuck::Pod> Place<'a, T> {
 }
 
 impl<T: Element> Epilogue for Place<'_, T> {
-    /// The cache's lines, two or more for each row and head, which a store would wait for one after the other.
+    /// The cache's lines, of each row and head others, which stores would wait for one after the other. Where heads are no
+    /// whole lines, some are left to the stores.
     #[inline(always)]
     fn expect(&self, rows: usize, n: Range<usize>) {
         let cache = &self.op.cache;

@@ -56,6 +56,7 @@ impl Product {
     }
 
     /// Asks memory for what is read of the weight from row `n` on: for AHEAD bytes, `part` times as many behind the first.
+    /// Of panels that are read side by side, it is the first one's.
     pub fn ask(&self, n: usize, part: usize) {
         let (streams, apart) = match self.weight {
             Matrix::Tiles(strips) => (tiles::STREAMS, size_of::<u32>() * strips.stride),

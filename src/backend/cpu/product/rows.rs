@@ -20,7 +20,6 @@ const FEW: usize = 16;
 const MORE: usize = FEW / 2;
 
 /// What a product multiplies: rows as they are, or their RMSNorm.
-#[derive(Clone, Copy)]
 pub struct Input {
     /// (R, K)
     x: *const f32,
