@@ -46,25 +46,23 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
             row
         })
     };
-    // Where the keys and values begin that a unit's row sees, and what they are to memory.
     let cached = |unit: usize, row: Row| {
         let at = op.cache.at(op.layer, row.slot as usize, unit % heads, 0);
-        let (k, v) = (k.wrapping_add(at), v.wrapping_add(at));
         let bytes = (row.position as usize + 1) * head_dim * size_of::<T>();
-        (k, v, Cached { k: k.cast(), v: v.cast(), bytes })
+        Cached { k: k.wrapping_add(at).cast(), v: v.wrapping_add(at).cast(), bytes }
     };
     let mut asked_for = None;
     cx.member.deal_streams(units, 1..=1, |range, next| {
         let unit = range.start;
         let Some(row) = row_of(unit) else { return };
         let keys = row.position as usize + 1;
-        let (k, v, here) = cached(unit, row);
+        let here = cached(unit, row);
         if asked_for != Some(unit) {
             Ahead::begin(cx.isa, here);
         }
         asked_for = Some(next);
         let next_row = if next < units { row_of(next) } else { None };
-        let next = next_row.map(|row| cached(next, row).2);
+        let next = next_row.map(|row| cached(next, row));
         let channels = unit / heads * dim + unit % heads * head_dim;
         // SAFETY: the row is checked; its head's part of `out` is this member's.
         unsafe {
@@ -79,7 +77,7 @@ fn heads<T: Element + Pod>(op: &ops::Attention, cx: &Context<'_>) {
                 prefix: *cx.buffer::<f32>(op.prefix_log_n).add(row.slot as usize),
                 ahead: Ahead::new(cx.isa, keys, here, next),
             };
-            attend(cx.isa, one, k, v);
+            attend::<T>(cx.isa, one, here.k.cast(), here.v.cast());
         }
     });
 }
@@ -193,9 +191,12 @@ pub(super) unsafe fn finish<S: Simd, T: Element>(
                 let v = if count < LANES { T::load_partial::<S>(v, count) } else { T::load::<S>(v) };
                 sum = S::fma(S::splat(*weight), v, sum);
             }
-            let mut lanes = [0.0; LANES];
-            S::store(lanes.as_mut_ptr(), S::mul(sum, share));
-            out.add(c).copy_from_nonoverlapping(lanes.as_ptr(), count);
+            let (out, sum) = (out.add(c), S::mul(sum, share));
+            if count < LANES {
+                S::store_partial(out, sum, count)
+            } else {
+                S::store(out, sum)
+            }
             c += count;
         }
     }

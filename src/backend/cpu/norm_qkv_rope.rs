@@ -61,14 +61,10 @@ impl<T: Element> Epilogue for Place<'_, T> {
             }
             for n in n.clone().step_by(LINE / size_of::<T>()) {
                 let (head, c) = (n / cache.head_dim, n % cache.head_dim);
-                let to = match head / cache.n_head {
-                    0 => continue,
-                    1 => self.k_cache,
-                    _ => self.v_cache,
-                };
-                prefetch(to.wrapping_add(
-                    cache.at(self.op.layer, row.slot as usize, head % cache.n_head, row.position as usize) + c,
-                ));
+                let (part, head) = (head / cache.n_head, head % cache.n_head);
+                if part > 0 {
+                    prefetch(self.cached(row, (part, head), c));
+                }
             }
         }
     }
@@ -97,6 +93,14 @@ impl<T: Element> Epilogue for Place<'_, T> {
 }
 
 impl<T: Element> Place<'_, T> {
+    /// Where in the cache a head's channel `c` of k (part 1) or v (2) goes.
+    #[inline(always)]
+    fn cached(&self, row: Row, (part, head): (usize, usize), c: usize) -> *mut T {
+        let at = self.op.cache.at(self.op.layer, row.slot as usize, head, row.position as usize) + c;
+        let cache = if part == 1 { self.k_cache } else { self.v_cache };
+        cache.wrapping_add(at)
+    }
+
     /// Channels of a head from `c` on, of q (part 0), k (1) or v (2).
     ///
     /// # Safety
@@ -104,11 +108,10 @@ impl<T: Element> Place<'_, T> {
     #[inline(always)]
     unsafe fn place(&self, r: usize, row: Row, (part, head): (usize, usize), c: usize, sums: &mut [f32]) {
         let cache = &self.op.cache;
-        let (slot, position) = (row.slot as usize, row.position as usize);
         // SAFETY: the caller's.
         unsafe {
             if part < 2 {
-                let table = self.freqs_cis.add(position * cache.head_dim + c);
+                let table = self.freqs_cis.add(row.position as usize * cache.head_dim + c);
                 for (pair, sums) in sums.chunks_exact_mut(2).enumerate() {
                     let (cos, sin) = (*table.add(2 * pair), *table.add(2 * pair + 1));
                     let (even, odd) = (sums[0], sums[1]);
@@ -121,8 +124,7 @@ impl<T: Element> Place<'_, T> {
                 q.copy_from_nonoverlapping(sums.as_ptr(), sums.len());
                 return;
             }
-            let cached = cache.at(self.op.layer, slot, head, position) + c;
-            let to = if part == 1 { self.k_cache } else { self.v_cache }.add(cached);
+            let to = self.cached(row, (part, head), c);
             for (to, sum) in std::slice::from_raw_parts_mut(to, sums.len()).iter_mut().zip(sums) {
                 *to = T::from_f32(*sum);
             }
