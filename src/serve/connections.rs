@@ -71,8 +71,11 @@ pub async fn run(
         }
     };
     drop(listener);
-    // Replies that are done may still be on their way to slow readers.
-    tokio::time::timeout(LAST_WORDS, connections.shutdown()).await.ok();
+    // Replies that are done may still be on their way to slow readers; a signal does not wait for these.
+    tokio::select! {
+        _ = tokio::time::timeout(LAST_WORDS, connections.shutdown()) => {}
+        Some(()) = signals.recv() => {}
+    }
     ended
 }
 

@@ -1,6 +1,7 @@
 //! Full queues, loading, draining.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use super::client::{Reply, Server, post};
 
@@ -97,6 +98,23 @@ fn while_draining_new_requests_are_503_and_a_second_signal_ends_all() {
     server.signal("INT");
     assert_eq!(Reply::read(&mut long).error().1, "engine_stopped");
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_who_never_reads() {
+    let mut server = Server::with("c2i/gpt.pt", 512, &["--batch-size", "16", "--max-images", "64"]);
+    // More than sockets hold.
+    let mut silent = server.connect();
+    silent.write_all(&post(br#"{"prompt": "5", "n": 64}"#, "")).unwrap();
+    server.wait_for("smalti_requests_total{task=\"c2i\",status=\"ok\"}", 1.0);
+    server.signal("TERM");
+    // No longer listening, it has nothing but that reply left to do.
+    while std::net::TcpStream::connect(server.address).is_ok() {}
+    let asked = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    // It would have waited for half a minute.
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[test]
