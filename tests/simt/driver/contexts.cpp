@@ -20,6 +20,9 @@ struct Allocation {
   int device;
   size_t bytes;
   bool of_the_host;
+
+  // A driver gives memory out in such pieces. What lies behind the bytes that were asked for is nobody's here.
+  size_t taken_bytes() const { return simt::round_up(bytes, 256); }
 };
 
 std::mutex memory_mutex;
@@ -35,22 +38,22 @@ struct Primary {
 std::mutex primary_mutex;
 std::map<int, Primary>& primaries = *new std::map<int, Primary>;
 
-// As aligned as a driver's.
+// Aligned for vectors, and less than a driver's: behind its bytes stands what may not be touched.
 Result allocate(const char* call, Context* context, bool of_a_pool, size_t bytes, bool of_the_host, uint64_t* address) {
   if (bytes == 0) return misuse(INVALID_VALUE, call, "no bytes");
-  const size_t rounded = simt::round_up(bytes, 256);
+  const Allocation allocation{of_a_pool ? nullptr : context, context->device, bytes, of_the_host};
   std::scoped_lock lock(runtime, memory_mutex);
-  if (!of_the_host && used_bytes + rounded > size_t(card().memory_bytes)) return OUT_OF_MEMORY;
-  void* memory = simt_alloc(rounded);
+  if (!of_the_host && used_bytes + allocation.taken_bytes() > size_t(card().memory_bytes)) return OUT_OF_MEMORY;
+  void* memory = simt_alloc(bytes);
   if (!memory) return OUT_OF_MEMORY;
-  if (!of_the_host) used_bytes += rounded;
+  if (!of_the_host) used_bytes += allocation.taken_bytes();
   *address = reinterpret_cast<uint64_t>(memory);
-  allocations[*address] = {of_a_pool ? nullptr : context, context->device, rounded, of_the_host};
+  allocations.insert_or_assign(*address, allocation);
   return SUCCESS;
 }
 
 void release(std::map<uint64_t, Allocation>::iterator found) {
-  if (!found->second.of_the_host) used_bytes -= found->second.bytes;
+  if (!found->second.of_the_host) used_bytes -= found->second.taken_bytes();
   simt_free(reinterpret_cast<void*>(found->first));
   allocations.erase(found);
 }
