@@ -109,6 +109,24 @@ fn after_a_fault_a_new_session_has_a_context_of_its_own() {
 }
 
 #[test]
+fn other_programs_captures_do_not_forbid_what_a_session_does() {
+    let Some((card, executor)) = Card::take("captures of other programs") else { return };
+    let expected = codes(&executor).expect("codes");
+    assert_eq!(card.driver.captured_by_another(|| codes(&executor)).expect("codes"), expected);
+    let memory = card.driver.foreign(4, false);
+    // SAFETY: the memory is that long, and the stream one of its context; so below.
+    let copied =
+        card.driver.captured_by_another(|| unsafe { copy_to_device(&[7; 4], memory.address(), memory.stream()) });
+    copied.expect("copied");
+    assert_eq!(memory.read(), [7; 4]);
+    // What a capture would note down is not there any more when its graph is launched.
+    let refused = memory.capturing(|| unsafe { copy_to_device(&[8; 4], memory.address(), memory.stream()) });
+    let error = refused.expect_err("a capture").to_string();
+    assert!(error.contains("the stream is capturing a graph"), "{error}");
+    assert_eq!(memory.read(), [7; 4]);
+}
+
+#[test]
 fn a_session_gives_back_what_it_took() {
     let Some((_card, executor)) = Card::take("memory") else { return };
     let memory = || (executor.used_memory().expect("memory of its own"), executor.free_memory());

@@ -137,7 +137,11 @@ bool is_memory(const Context*, uint64_t address, size_t bytes);
 
 // ---- streams.cpp
 
-// Whether the calling thread captures: then it may not make calls that could wait for what is captured.
+// CUstreamCaptureMode: which captures forbid a thread the calls that could wait for what is captured. By default also
+// those of other threads that were begun so; else its own.
+constexpr int GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2;
+
+// Whether none does.
 Result not_capturing(const char* call);
 
 #define NOT_CAPTURING \

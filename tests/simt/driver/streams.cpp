@@ -18,8 +18,12 @@ struct Node {
   std::vector<std::vector<unsigned char>> arguments;
 };
 
-// Number of captures that the calling thread has begun and not ended.
+// Number of captures that the calling thread has begun and not ended, and its mode.
 thread_local int captures = 0;
+thread_local int mode = GLOBAL;
+
+// Whether another program's thread captures in the mode that all threads feel by default.
+std::atomic<bool> captured_by_another{false};
 
 std::atomic<int64_t> launches{0};
 std::atomic<int64_t> launch_with_a_fault{-1};  // by the card's property
@@ -147,8 +151,13 @@ uint64_t volume(const unsigned (&dimensions)[3]) { return uint64_t(dimensions[0]
 }  // namespace
 
 Result not_capturing(const char* call) {
-  if (captures == 0) return SUCCESS;
-  return misuse(CAPTURE_UNSUPPORTED, call, "this thread is capturing, and the call could wait for what it captures");
+  if (captures > 0 && mode != RELAXED) {
+    return misuse(CAPTURE_UNSUPPORTED, call, "this thread is capturing, and the call could wait for what it captures");
+  }
+  if (captured_by_another && mode == GLOBAL) {
+    return misuse(CAPTURE_UNSUPPORTED, call, "another thread is capturing, and the call could wait for what it captures");
+  }
+  return SUCCESS;
 }
 
 Object* make_stream(Context* context) {
@@ -203,6 +212,9 @@ extern "C" SIMT_PUBLIC void simt_driver_fault(int64_t number) {
 
 extern "C" SIMT_PUBLIC int64_t simt_driver_launches() { return launches; }
 
+// Another program's thread begins a capture that all threads feel, or ends it.
+extern "C" SIMT_PUBLIC void simt_driver_capture_by_another(int begins) { captured_by_another = begins != 0; }
+
 // ---- streams
 
 CUDA_CALL cuStreamCreate(Stream** stream, unsigned flags) {
@@ -222,6 +234,7 @@ CUDA_CALL cuStreamDestroy_v2(Stream* stream) {
 
 CUDA_CALL cuStreamSynchronize(Stream* stream) {
   IN_ANY_CONTEXT(context);
+  NOT_CAPTURING;
   STREAM(stream, context);
   OUTSIDE_CAPTURE(stream);
   wait_for(stream);
@@ -298,6 +311,7 @@ CUDA_CALL cuEventRecord(Event* event, Stream* stream) {
 
 CUDA_CALL cuEventSynchronize(Event* event) {
   IN_ANY_CONTEXT(context);
+  NOT_CAPTURING;
   CHECK(Kind::Event, event, context);
   Stream* stream;
   uint64_t point;
@@ -355,12 +369,25 @@ CUDA_CALL cuLaunchKernelEx(const Config* config, Function* function, void** argu
 
 // ---- capture and graphs
 
-CUDA_CALL cuStreamBeginCapture_v2(Stream* stream, int mode) {
-  constexpr int THREAD_LOCAL = 1;
+CUDA_CALL cuThreadExchangeStreamCaptureMode(int* exchanged) {
+  if (*exchanged < GLOBAL || *exchanged > RELAXED) return misuse(INVALID_VALUE, __func__, "no mode");
+  std::swap(mode, *exchanged);
+  return SUCCESS;
+}
+
+CUDA_CALL cuStreamIsCapturing(Stream* stream, int* status) {
+  constexpr int NONE = 0, ACTIVE = 1, INVALIDATED = 2;
+  IN_CONTEXT(context);
+  STREAM(stream, context);
+  *status = !stream->capture ? NONE : stream->invalidated ? INVALIDATED : ACTIVE;
+  return SUCCESS;
+}
+
+CUDA_CALL cuStreamBeginCapture_v2(Stream* stream, int capture_mode) {
   IN_CONTEXT(context);
   CHECK(Kind::Stream, stream, context);
   OUTSIDE_CAPTURE(stream);
-  if (mode != THREAD_LOCAL) return misuse(INVALID_VALUE, __func__, "a mode that other threads would feel");
+  if (capture_mode != THREAD_LOCAL) return misuse(INVALID_VALUE, __func__, "a mode that other threads would feel");
   stream->capture = new Graph(context);
   stream->capturer = std::this_thread::get_id();
   stream->invalidated = false;

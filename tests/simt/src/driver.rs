@@ -78,6 +78,16 @@ impl Driver {
         unsafe { fault(number as i64) }
     }
 
+    /// Another part of the program captures meanwhile on a thread of its own, in the mode that all threads feel.
+    pub fn captured_by_another<T>(&self, work: impl FnOnce() -> T) -> T {
+        let capture: unsafe extern "C" fn(c_int) = self.call("simt_driver_capture_by_another");
+        // SAFETY: it writes a number, and so below.
+        unsafe { capture(1) };
+        let done = work();
+        unsafe { capture(0) };
+        done
+    }
+
     /// Memory as another part of the program has it: of its own context, or of the card's pool.
     pub fn foreign(&self, bytes: usize, of_the_pool: bool) -> Foreign<'_> {
         Foreign::new(self, bytes, of_the_pool)
@@ -124,6 +134,22 @@ impl<'a> Foreign<'a> {
 
     pub fn stream(&self) -> *mut c_void {
         self.stream
+    }
+
+    /// The stream captures what it is asked for meanwhile.
+    pub fn capturing<T>(&self, work: impl FnOnce() -> T) -> T {
+        let push: unsafe extern "C" fn(*mut c_void) -> Done = self.driver.call("cuCtxPushCurrent_v2");
+        let begin: unsafe extern "C" fn(*mut c_void, c_int) -> Done = self.driver.call("cuStreamBeginCapture_v2");
+        let end: unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> Done = self.driver.call("cuStreamEndCapture");
+        let destroy: unsafe extern "C" fn(*mut c_void) -> Done = self.driver.call("cuGraphDestroy");
+        let pop: unsafe extern "C" fn(*mut *mut c_void) -> Done = self.driver.call("cuCtxPopCurrent_v2");
+        const THREAD_LOCAL: c_int = 1;
+        // SAFETY: context and stream live, and so below.
+        assert_eq!(unsafe { [push(self.context), begin(self.stream, THREAD_LOCAL)] }, [0; 2]);
+        let done = work();
+        let mut graph = std::ptr::null_mut();
+        unsafe { assert_eq!([end(self.stream, &mut graph), destroy(graph), pop(&mut std::ptr::null_mut())], [0; 3]) };
+        done
     }
 
     /// What is there when all that the stream was asked for is done.

@@ -1,13 +1,14 @@
 //! A CUDA context of our own, and the driver's errors in words.
 //!
 //! A kernel that faults ends its context: every later call in it returns the same error. So each opened device
-//! has a context of its own rather than the process's shared ("primary") one. The fault then ends our work and
-//! no one else's in a program that embeds us, and the way on does not tear memory from under others: our
-//! context is destroyed, which frees all that the dead session held, and a new one is made. NVIDIA promises no
-//! recovery short of a new process; where the driver refuses the new context, the error says to start one.
+//! has a context of its own rather than the process's shared ("primary") one: the way on, which destroys our
+//! context with all that the dead session held and makes a new one, does not tear memory from under others in a
+//! program that embeds us. NVIDIA promises nothing short of a new process, neither to us nor to those others; where
+//! the driver refuses the new context, the error says to start one.
 //!
 //! Calls put the context on the thread's stack and take it off again, so a thread that uses CUDA for itself
-//! finds things as it left them.
+//! finds things as it left them. Meanwhile captures of other threads do not count: one in the mode that PyTorch takes
+//! by default forbids every thread that has not said so to allocate or wait, and ends with the first that does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -70,9 +71,9 @@ impl Context {
                 hint: "start a new session".into(),
             });
         };
+        let mut entered = Entered::default();
         // SAFETY: the context lives while the lock is held.
-        self.check(unsafe { sys::cuCtxPushCurrent_v2(context) }, || "entering the context".into())?;
-        let _left = Entered;
+        self.check(unsafe { entered.enter(context) }, || "entering the context".into())?;
         calls()
     }
 
@@ -96,13 +97,45 @@ impl Context {
     }
 }
 
-/// Leaves the context that was entered, even where calls panic: the thread may be another program's.
-struct Entered;
+/// A context that the thread is in. Left when dropped, even where calls panic: the thread may be another program's.
+#[derive(Default)]
+pub(super) struct Entered {
+    pushed: bool,
+    /// Which captures forbade calls to the thread before.
+    mode: Option<sys::CUstreamCaptureMode>,
+}
+
+impl Entered {
+    /// Enters a context, once.
+    ///
+    /// # Safety
+    /// It lives until this is dropped.
+    pub unsafe fn enter(&mut self, context: sys::CUcontext) -> CUresult {
+        // SAFETY: the caller's word.
+        let pushed = unsafe { sys::cuCtxPushCurrent_v2(context) };
+        if pushed != CUresult::CUDA_SUCCESS {
+            return pushed;
+        }
+        self.pushed = true;
+        // The thread's own.
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the driver takes the mode and writes the one before.
+        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
+        self.mode = (exchanged == CUresult::CUDA_SUCCESS).then_some(mode);
+        exchanged
+    }
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // SAFETY: takes off what was put on before this was made.
-        unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
+        if let Some(mut mode) = self.mode {
+            // SAFETY: gives back what was there.
+            unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
+        }
+        if self.pushed {
+            // SAFETY: takes off what was put on.
+            unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
+        }
     }
 }
 
@@ -162,6 +195,10 @@ fn cure(result: CUresult) -> &'static str {
         }
         C::CUDA_ERROR_NO_DEVICE => "check that `nvidia-smi` lists the card and that CUDA_VISIBLE_DEVICES names it",
         C::CUDA_ERROR_STUB_LIBRARY => "the linker's stub of libcuda is in the way; take it out of LD_LIBRARY_PATH",
+        C::CUDA_ERROR_SYSTEM_NOT_READY => "start the services of the machine's cards, such as NVIDIA's fabric manager",
+        C::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | C::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "libcuda and the kernel's driver are of different versions; install them together, or restart the machine"
+        }
         C::CUDA_ERROR_OUT_OF_MEMORY => "free memory on the card: `nvidia-smi` lists who holds it",
         C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process has the card for itself; `nvidia-smi` lists it",
         _ => "check that `nvidia-smi` runs; --device cpu works without a GPU",

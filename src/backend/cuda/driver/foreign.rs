@@ -4,16 +4,16 @@ use std::ffi::c_void;
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::context::failure;
+use super::context::{Entered, failure};
 use super::driver_is_there;
 use crate::{Error, Result};
 
-/// Copies bytes into another context's device memory, in the order of its stream (null for its default one). Returns
-/// when `bytes` may change; what is enqueued on the stream afterwards finds them there.
+/// Copies bytes into another context's device memory, in the order of its stream (null for its default one), and returns
+/// when they are there.
 ///
 /// # Errors
 ///
-/// [`Error::Device`] without a driver, and when the address is none of a device.
+/// [`Error::Device`] without a driver, when the address is none of a device, and while the stream is capturing a graph.
 ///
 /// # Safety
 ///
@@ -31,20 +31,23 @@ pub unsafe fn copy_to_device(bytes: &[u8], address: u64, stream: *mut c_void) ->
     };
     let stream: sys::CUstream = stream.cast();
     let context = Foreign::of(address, stream, check)?;
+    let mut entered = Entered::default();
     // SAFETY: a context that lives: the memory's, the stream's or a retained one.
-    check(unsafe { sys::cuCtxPushCurrent_v2(context.raw) }, "entering the caller's context")?;
+    check(unsafe { entered.enter(context.raw) }, "entering the caller's context")?;
+    let mut captures = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+    // SAFETY: the stream is of this context; the driver writes a status.
+    check(unsafe { sys::cuStreamIsCapturing(stream, &mut captures) }, "asking about the caller's stream")?;
+    if captures != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+        let problem = "the stream is capturing a graph, whose launches would copy from bytes that are gone by then";
+        let hint = "end the capture first, or give another stream";
+        return Err(Error::Device { device: WHERE.into(), problem: problem.into(), hint: hint.into() });
+    }
     // SAFETY: the caller's word for the memory and the stream.
     let copied = unsafe { sys::cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), stream) };
-    // From memory that is not page-locked: the driver has taken the bytes over when it returns, unless the card reads
-    // the host's pages itself. A context that is let go afterwards may end then, and the copy with it.
-    let taken = match reads_pages() || context.retained.is_some() {
-        // SAFETY: the stream is of this context.
-        true => unsafe { sys::cuStreamSynchronize(stream) },
-        false => CUresult::CUDA_SUCCESS,
-    };
-    // SAFETY: takes off what was put on above.
-    unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
-    check(copied, "copying pictures").and_then(|()| check(taken, "waiting for the copy"))
+    check(copied, "copying pictures")?;
+    // Nobody promises that the driver has taken bytes over before, and a context that is let go ends with its copies.
+    // SAFETY: the stream is of this context.
+    check(unsafe { sys::cuStreamSynchronize(stream) }, "waiting for the copy")
 }
 
 /// The context in which the caller's memory is written.
@@ -92,14 +95,4 @@ impl Drop for Foreign {
             unsafe { sys::cuDevicePrimaryCtxRelease_v2(device) };
         }
     }
-}
-
-/// Whether the card of the context that was entered reads the host's pageable memory itself.
-fn reads_pages() -> bool {
-    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES;
-    let (mut device, mut reads) = (0, 0);
-    // SAFETY: the driver writes a handle and an integer.
-    let asked = unsafe { [sys::cuCtxGetDevice(&mut device), sys::cuDeviceGetAttribute(&mut reads, attribute, device)] };
-    // Waiting is never wrong.
-    asked != [CUresult::CUDA_SUCCESS; 2] || reads != 0
 }
