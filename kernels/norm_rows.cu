@@ -5,7 +5,7 @@
 //
 //   shapes   normed, x (R, C)   norm (C)
 //   types    normed: bf16 or f32; x, norm and sums: f32
-//   launch   ceil(R / 8) blocks of 256 threads
+//   launch   ceil(R / 8) blocks of 256 threads; C * 4 bytes of dynamic shared memory, C rounded up to 16
 //   needs    C divisible by 8                             (checked in backend/cuda/norm_rows.rs, product.rs)
 //   cost     reads R * C * 4, beyond C = 2048 partly twice, the second time near by, writes R * C * 2; a few
 //            microseconds of latency, where each block of a product would read as much
@@ -27,9 +27,12 @@ norm_rows(bf16* normed,        // (R, C)
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
   NormedRows<HELD, MORE> activations(x, norm, eps, rows, dim);
-  activations.before_wait(slice);
+  DYN_SMEM(shared);
+  activations.before_wait(slice, shared);
+  cp_async_commit();
   grid_dependency_wait();
   activations.load_first(slice);
+  cp_async_wait<0>();
   activations.prepare(slice);
 
   const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -40,7 +43,7 @@ norm_rows(bf16* normed,        // (R, C)
       const uint32_t k = (first + i) * STEP + 2 * t;
       if (first + i < slice.last && row < rows) {
         uint32_t b[2];
-        activations.fragment(i, 0, b);
+        activations.fragment(i, first + i, 0, b);
         bf16* at = normed + size_t(row) * dim + k;
         *reinterpret_cast<uint32_t*>(at) = b[0];
         if (k + 8 < dim) *reinterpret_cast<uint32_t*>(at + 8) = b[1];
@@ -60,9 +63,12 @@ norm_rows_f32(float* out,          // (R, C)
   grid_dependency_trigger();
   const Slice slice(dim, threadIdx.x / WARP);
   NormedRows<HELD, MORE> activations(x, norm, eps, rows, dim);
-  activations.before_wait(slice);
+  DYN_SMEM(shared);
+  activations.before_wait(slice, shared);
+  cp_async_commit();
   grid_dependency_wait();
   activations.load_first(slice);
+  cp_async_wait<0>();
   activations.prepare(slice);
 
   const uint32_t row = blockIdx.x * 8 + threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -75,7 +81,7 @@ norm_rows_f32(float* out,          // (R, C)
       for (uint32_t half = 0; half < 2; half++) {
         const uint32_t k = (first + i) * STEP + 2 * t + 8 * half;
         if (first + i < slice.last && row < rows && k < dim) {
-          const float2 v = activations.raw[i][half], w = activations.scale[i][half];
+          const float2 v = activations.raw[i][half], w = activations.weight(first + i, half);
           *reinterpret_cast<float2*>(out + size_t(row) * dim + k) =
               make_float2(__fmul_rn(__fmul_rn(v.x, rstd), w.x), __fmul_rn(__fmul_rn(v.y, rstd), w.y));
         }

@@ -1,17 +1,19 @@
 // product_thin.cuh
 // The shape of product.cuh for few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices
-// meet in shared memory. Weights stream from memory to registers, 16 bytes per lane and step, DEPTH steps ahead, the
-// first of them before the wait for the launch before this one. Activations come from L2 in the layout of the
-// fragments. Behind a norm the shape of 8 rows normalizes them on the way, and every block sums up their squares. So
-// no more of its blocks are launched than have room at once: a block takes one group of tiles after the other, and the
-// next one's weights are under way while sums of this one meet. Shapes of more rows have what norm_rows left: their
-// blocks would read rows twice, of f32, and 16 of them are twice the bytes of the weights then.
+// meet in shared memory. Weights stream from memory to shared memory, 16 bytes per lane and step, DEPTH steps ahead, the
+// first of them before the wait for the launch before this one; a lane reads what it copied itself, so nobody waits for
+// others. Activations come from L2 in the layout of the fragments. Behind a norm the shape of 8 rows normalizes them on
+// the way, and every block sums up their squares. So no more of its blocks are launched than have room at once: a block
+// takes one group of tiles after the other, and the next one's weights are under way while sums of this one meet. Shapes
+// of more rows have what norm_rows left: their blocks would read rows twice, of f32, and 16 of them are twice the bytes
+// of the weights then.
 //
-// Tuning, from the machine code for sm_90a (no measurement yet): up to 128 registers, two blocks on a multiprocessor; 8
-// to 16 LDG.128 per lane are under way, 32 to 64 KiB per block, all of them issued before the wait (ACQBULK). A weight
-// is loaded behind the mma that used its registers: before it, the compiler copies the new value over and waits for it
-// there. Activations are plain loads: `const __restrict__` would make them LDG.CONSTANT, which neither the wait nor
-// another launch's writes hold back.
+// Tuning, from the machine code for sm_90a (no measurement yet): at most 80 registers, so that beside two blocks there is
+// room for one of the next launch. 8 to 16 LDGSTS.128 per lane are under way, 32 to 64 KiB per block, the first of them
+// issued before the wait (ACQBULK), and a step waits for its own alone (DEPBAR counts groups). Through registers it would
+// wait for all: a warp has six counters of loads under way, of which ptxas gives those of a loop one, and each step's wait
+// took in what the step before had just asked for. Activations are plain loads: `const __restrict__` would make them
+// LDG.CONSTANT, which neither the wait nor another launch's writes hold back.
 #pragma once
 
 #include "product.cuh"
@@ -33,8 +35,8 @@ struct PlainRows {
         rows(all_rows - blockIdx.x * 8 * ROW_TILES),
         depth(depth) {}
 
-  // Whatever no launch writes, of the first HELD steps.
-  __device__ __forceinline__ void before_wait(Slice) {}
+  // Copies what no launch writes to `room`, and leaves the group open.
+  __device__ __forceinline__ void before_wait(Slice, unsigned char*) {}
 
   __device__ __forceinline__ void load_first(Slice slice) { load(slice.first, slice); }
 
@@ -55,29 +57,30 @@ struct PlainRows {
     }
   }
 
-  // Once, by the whole block, after the first load.
+  // Once, by the whole block, after the first load, when each lane has what it copied before the wait.
   __device__ __forceinline__ void prepare(Slice) {}
 
-  __device__ __forceinline__ void fragment(int i, int tile, uint32_t (&b)[2]) const {
+  // Of step `step`, which is held as number i.
+  __device__ __forceinline__ void fragment(int i, uint32_t, int tile, uint32_t (&b)[2]) const {
     b[0] = raw[i][tile][0];
     b[1] = raw[i][tile][1];
   }
 };
 
-// Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm).
-// MORE: steps that are squared at once beside those that are held, as many as a product's registers leave: 3 spill on
-// sm_80.
+// Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm). The norm's weights wait in shared
+// memory, NORM_BYTES: each warp copies those of its slice.
+// MORE: steps that are squared at once beside those that are held, as many as a product's registers leave.
 template <int STEPS_HELD, int MORE = 2>
 struct NormedRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
   static constexpr bool MANY = true;       // a block may have several groups, and sums up the squares once
-  const float* x;     // (rows, K): the block's rows
-  const float* norm;  // (K)
+  const float* x;         // (rows, K): the block's rows
+  const float* norm;      // (K)
+  const float* near = nullptr;  // the same in shared memory
   float eps;
   uint32_t rows;
   uint32_t depth;  // K; divisible by 8
   float2 raw[HELD][2];
-  float2 scale[HELD][2];
   float rstd;
 
   __device__ __forceinline__ NormedRows(const float* all, const float* norm, float eps, uint32_t all_rows,
@@ -88,17 +91,11 @@ struct NormedRows {
         rows(all_rows - blockIdx.x * 8),
         depth(depth) {}
 
-  __device__ __forceinline__ void before_wait(Slice slice) { load_norm(slice.first, slice); }
-
-  __device__ __forceinline__ void load_norm(uint32_t first, Slice slice) {
-    const uint32_t t = threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < HELD; i++) {
-      const uint32_t k = (first + i) * STEP + 2 * t;
-      const bool some = first + i < slice.last;
-      const float2 zero = make_float2(0.0f, 0.0f);
-      scale[i][0] = some ? *reinterpret_cast<const float2*>(norm + k) : zero;
-      scale[i][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(norm + k + 8) : zero;
+  __device__ __forceinline__ void before_wait(Slice slice, unsigned char* room) {
+    float* to = reinterpret_cast<float*>(room);
+    near = to;
+    for (uint32_t k = slice.first * STEP + threadIdx.x % WARP * 4; k < slice.last * STEP; k += WARP * 4) {
+      cp_async_16(to + k, norm + k, k < depth ? 16 : 0);
     }
   }
 
@@ -116,13 +113,9 @@ struct NormedRows {
     }
   }
 
-  // The first steps, whose norm weights are there already.
-  __device__ __forceinline__ void load_first(Slice slice) { load_x(raw, slice.first, slice); }
+  __device__ __forceinline__ void load_first(Slice slice) { load(slice.first, slice); }
 
-  __device__ __forceinline__ void load(uint32_t first, Slice slice) {
-    load_x(raw, first, slice);
-    load_norm(first, slice);
-  }
+  __device__ __forceinline__ void load(uint32_t first, Slice slice) { load_x(raw, first, slice); }
 
   template <int COUNT>
   static __device__ __forceinline__ void add_squares(float& sum, const float2 (&of)[COUNT][2]) {
@@ -160,10 +153,15 @@ struct NormedRows {
     rstd = __frsqrt_rn(__fmaf_rn(all, mean, eps));
   }
 
-  __device__ __forceinline__ void fragment(int i, int, uint32_t (&b)[2]) const {
+  // The norm's weights for both halves of a step's columns.
+  __device__ __forceinline__ float2 weight(uint32_t step, int half) const {
+    return *reinterpret_cast<const float2*>(near + step * STEP + threadIdx.x % 4 * 2 + 8 * half);
+  }
+
+  __device__ __forceinline__ void fragment(int i, uint32_t step, int, uint32_t (&b)[2]) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float2 v = raw[i][half], w = scale[i][half];
+      const float2 v = raw[i][half], w = weight(step, half);
       const float2 n = unpack_bf16(pack_bf16(__fmul_rn(v.x, rstd), __fmul_rn(v.y, rstd)));
       b[half] = pack_bf16(__fmul_rn(n.x, w.x), __fmul_rn(n.y, w.y));
     }
@@ -172,7 +170,7 @@ struct NormedRows {
 
 // ---- the product ------------------------------------------------------------------------------------------
 
-// Where a lane's weights are loaded from: DEPTH steps, or as many as there are, of a warp's slice of a group's tiles.
+// Where a lane's weights are copied from: DEPTH steps, or as many as there are, of a warp's slice of a group's tiles.
 // Places are counted in 16-byte vectors: a matrix has fewer than 2^32.
 template <int TILES_EACH, int DEPTH>
 struct Stream {
@@ -197,14 +195,15 @@ struct Stream {
   }
 
   // Step i of them, of a tile of the group.
-  __device__ __forceinline__ uint4 load(const bf16* weight, int tile, uint32_t i) const {
-    return load_16_stream(reinterpret_cast<const uint4*>(weight) + (tile == 0 ? first : second) + i * TILE_VECTORS);
+  __device__ __forceinline__ void copy(uint4* to, const bf16* weight, int tile, uint32_t i) const {
+    cp_async_16(to, reinterpret_cast<const uint4*>(weight) + (tile == 0 ? first : second) + i * TILE_VECTORS);
   }
 };
 
 // Blocks of PRODUCT_THREADS, x: blocks of 8 * ROW_TILES rows, so that blocks with the same weights run at the same
 // time, y: each takes a group of COLUMNS of y, and of MANY every gridDim.y-th from there on; without MANY there are as
-// many as groups. `input` holds the rows from the block's first on.
+// many as groups. `input` holds the rows from the block's first on. The dynamic shared memory holds the weights ahead, 16
+// bytes for each thread, tile and step, and behind them what `input` copies there.
 template <int TILES, int ROW_TILES, int DEPTH, class Epilogue, class Input>
 __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
                                              Input& input,
@@ -228,17 +227,22 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
   const uint32_t row_0 = blockIdx.x * 8 * ROW_TILES;
   Stream<TILES_EACH, DEPTH> stream;
   stream.begin(blockIdx.y * GROUP, slice, width, depth);
-  uint4 ahead[DEPTH][TILES];
-#pragma unroll
-  for (uint32_t i = 0; i < DEPTH; i++) {
+  DYN_SMEM(shared);
+  uint4* const ahead = reinterpret_cast<uint4*>(shared) + warp * (DEPTH * TILES * WARP) + lane;
+  const auto place = [&](uint32_t i, int tile) { return ahead + (i * TILES + tile) * WARP; };
+  // Step i of the stream takes its place, whose last one was used. A group for each step, also where nothing is left.
+  const auto ask = [&](uint32_t i) {
     if (i < stream.count) {
 #pragma unroll
       for (int tile = 0; tile < TILES; tile++) {
-        ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
+        stream.copy(place(i, tile), weights[tile / TILES_EACH], tile % TILES_EACH, i);
       }
     }
-  }
-  input.before_wait(slice);
+    cp_async_commit();
+  };
+  input.before_wait(slice, shared + PRODUCT_THREADS * DEPTH * TILES * sizeof(uint4));  // with the first step's
+#pragma unroll
+  for (uint32_t i = 0; i < DEPTH; i++) ask(i);
   grid_dependency_wait();
   input.load_first(slice);
 
@@ -251,6 +255,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
       if (output < OUTPUTS && row_0 + r < rows && n < width) early[item] = epilogue.load(row_0 + r, n);
     }
     if (!Input::MANY || column_0 == blockIdx.y * GROUP) {
+      cp_async_wait<DEPTH - 1>();
       input.prepare(slice);
     } else if (slice.last - slice.first > HELD) {
       input.load(slice.first, slice);
@@ -258,7 +263,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
 
     float sums[TILES][ROW_TILES][4] = {};
     for (uint32_t base = slice.first; base < slice.last; base += DEPTH) {
-      // What is loaded while these steps are used: the next ones, or the first of the block's next group.
+      // What is copied while these steps are used: the next ones, or the first of the block's next group.
       if (base + DEPTH < slice.last) {
         stream.advance(base, slice);
       } else if (Input::MANY) {
@@ -269,22 +274,20 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
 #pragma unroll
       for (uint32_t i = 0; i < DEPTH; i++) {
         const uint32_t step = base + i;
-        const bool some = step < slice.last;
-        uint32_t b[ROW_TILES][2];
-        if (some) {
+        cp_async_wait<DEPTH - 1>();
+        if (step < slice.last) {
+          uint32_t b[ROW_TILES][2];
 #pragma unroll
-          for (int row = 0; row < ROW_TILES; row++) input.fragment(i % HELD, row, b[row]);
-        }
+          for (int row = 0; row < ROW_TILES; row++) input.fragment(i % HELD, step, row, b[row]);
 #pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-          const uint32_t a[4] = {ahead[i][tile].x, ahead[i][tile].y, ahead[i][tile].z, ahead[i][tile].w};
-          if (some) {
+          for (int tile = 0; tile < TILES; tile++) {
+            const uint4 v = load_16(place(i, tile));
+            const uint32_t a[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
             for (int row = 0; row < ROW_TILES; row++) mma_m16n8k16_bf16(sums[tile][row], a, b[row]);
           }
-          // Behind the use: into the same registers, without a copy that would wait for it.
-          if (i < stream.count) ahead[i][tile] = stream.load(weights[tile / TILES_EACH], tile % TILES_EACH, i);
         }
+        ask(i);
         if ((i + 1) % HELD == 0 && step + 1 < slice.last) input.load(step + 1, slice);
       }
     }

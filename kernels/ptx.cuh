@@ -126,15 +126,4 @@ __device__ __forceinline__ uint4 load_16_from_l2(const void* p) {
                : "l"(p));
   return v;
 }
-
-// 16 bytes of global memory that this launch reads once: they pass by the first-level cache.
-// Only for memory that nothing writes during the launch. It is no `.nc` load all the same: ptxas moves those down,
-// behind grid_dependency_wait, and the weights would set out only when the launch before is over.
-__device__ __forceinline__ uint4 load_16_stream(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
 #endif

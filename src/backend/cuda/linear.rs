@@ -13,6 +13,7 @@ const OUT_IS_BF16: usize = 2;
 
 const SHAPES: [Shape; 8] = product::shapes(
     16,
+    8,
     [
         kernels::LINEAR_THIN_8,
         kernels::LINEAR_THIN_16,

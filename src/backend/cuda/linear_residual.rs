@@ -8,6 +8,7 @@ use crate::graph::{Elem, Graph, WeightId, ops};
 
 const SHAPES: [Shape; 8] = product::shapes(
     16,
+    16,
     [
         kernels::LINEAR_RESIDUAL_THIN_8,
         kernels::LINEAR_RESIDUAL_THIN_16,

@@ -9,6 +9,7 @@ use crate::graph::{Elem, Graph, WeightId, ops};
 
 const SHAPES: [Shape; 8] = product::shapes(
     16,
+    8,
     [
         kernels::NORM_LINEAR_THIN_8,
         kernels::NORM_LINEAR_THIN_16,

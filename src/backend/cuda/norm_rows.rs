@@ -17,6 +17,7 @@ impl Lower for ops::NormRows {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         vec![
             Launch::new(kernels::NORM_ROWS_F32, [cx.extent.rows.div_ceil(NORM_ROWS), 1, 1], THREADS)
+                .shared(product::norm_bytes(self.dim))
                 .arg(cx.buffer(self.out))
                 .arg(cx.buffer(self.x))
                 .arg(cx.weight(self.norm))

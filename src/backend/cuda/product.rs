@@ -13,8 +13,12 @@ use crate::graph::{BufferId, Elem, Graph, WeightId};
 pub(super) const THREADS: usize = 256;
 pub(super) const WARP: usize = 32;
 
-/// Blocks of a thin shape for which a multiprocessor has room.
+/// Blocks of a thin shape that a multiprocessor gets at once: it has registers for three, and one's are left to the next
+/// launch.
 const THIN_BLOCKS: usize = 2;
+
+/// Bytes that a thread of a thin shape copies at once.
+const COPY_BYTES: usize = 16;
 
 /// Rows of a block of `norm_rows` and `norm_rows_f32`.
 pub(super) const NORM_ROWS: usize = 8;
@@ -52,8 +56,17 @@ pub(super) struct Shape {
     pub weights: usize,
     /// Rows of activations.
     pub rows: usize,
-    /// How a wide shape goes through K; `None` for a thin one.
-    pub pipeline: Option<Pipeline>,
+    pub way: Way,
+}
+
+/// How a block goes through K.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    /// With so many copies of weights under way, of each thread: DEPTH * TILES of `kernels/product_thin.cuh`.
+    Thin {
+        copies: usize,
+    },
+    Wide(Pipeline),
 }
 
 /// Stages of [`STAGE_DEPTH`] columns in shared memory, some of them under way.
@@ -70,16 +83,16 @@ pub(super) struct Pipeline {
 const STAGE_DEPTH: usize = 64;
 
 impl Shape {
-    const fn thin(kernel: Kernel, weights: usize, rows: usize) -> Self {
-        Self { kernel, weights, rows, pipeline: None }
+    const fn thin(kernel: Kernel, weights: usize, rows: usize, copies: usize) -> Self {
+        Self { kernel, weights, rows, way: Way::Thin { copies } }
     }
 
     const fn wide(kernel: Kernel, weights: usize, rows: usize, pipeline: Pipeline) -> Self {
-        Self { kernel, weights, rows, pipeline: Some(pipeline) }
+        Self { kernel, weights, rows, way: Way::Wide(pipeline) }
     }
 
     pub fn is_wide(&self) -> bool {
-        self.pipeline.is_some()
+        matches!(self.way, Way::Wide(_))
     }
 
     /// Whether it normalizes its rows itself, where a norm comes first: once in every block.
@@ -92,22 +105,38 @@ impl Shape {
         (self.weights + self.rows) * STAGE_DEPTH * Elem::Bf16.size()
     }
 
-    /// Dynamic shared memory: the stages in bf16, and in their place, later, the sums.
+    /// Dynamic shared memory. Of a thin shape, the weights under way; of a wide one the stages in bf16, and in their place,
+    /// later, the sums.
     fn shared_bytes(&self) -> usize {
-        let Some(Pipeline { stages, .. }) = self.pipeline else { return 0 };
-        (stages * self.stage_bytes()).max(self.rows * (self.weights + 4) * size_of::<f32>())
+        match self.way {
+            Way::Thin { copies } => THREADS * copies * COPY_BYTES,
+            Way::Wide(Pipeline { stages, .. }) => {
+                (stages * self.stage_bytes()).max(self.rows * (self.weights + 4) * size_of::<f32>())
+            }
+        }
+    }
+
+    /// All shared memory but that for a norm: a thin shape's sums of slices, rows apart by 20 columns of a tile, stand beside
+    /// its weights.
+    fn block_bytes(&self) -> usize {
+        let sums = match self.way {
+            Way::Thin { .. } => SLICES * self.weights.div_ceil(STEP) * self.rows * 20 * size_of::<f32>(),
+            Way::Wide(_) => 0,
+        };
+        // Some more, of few words.
+        self.shared_bytes() + sums + 512
     }
 }
 
 /// The shapes of a product with these kernels: three thin ones of 8, 16 and 32 rows, the first with `thin_weights` rows
-/// of weights and the only one to normalize its rows, and five wide ones of 64 x 32, 64 x 64, 64 x 128, 128 x 128 and
-/// 160 x 128.
-pub(super) const fn shapes(thin_weights: usize, kernels: [Kernel; 8]) -> [Shape; 8] {
+/// of weights and `thin_copies` of a thread under way, and the only one to normalize its rows, and five wide ones of
+/// 64 x 32, 64 x 64, 64 x 128, 128 x 128 and 160 x 128.
+pub(super) const fn shapes(thin_weights: usize, thin_copies: usize, kernels: [Kernel; 8]) -> [Shape; 8] {
     let [thin_8, thin_16, thin_32, wide_64x32, wide_64x64, wide_64x128, wide_128x128, wide_160x128] = kernels;
     [
-        Shape::thin(thin_8, thin_weights, 8),
-        Shape::thin(thin_16, 32, 16),
-        Shape::thin(thin_32, 32, 32),
+        Shape::thin(thin_8, thin_weights, 8, thin_copies),
+        Shape::thin(thin_16, 32, 16, 16),
+        Shape::thin(thin_32, 32, 32, 8),
         Shape::wide(wide_64x32, 64, 32, Pipeline { stages: 4, patch: [16, 16], together: 4 }),
         Shape::wide(wide_64x64, 64, 64, Pipeline { stages: 4, patch: [32, 16], together: 2 }),
         Shape::wide(wide_64x128, 64, 128, Pipeline { stages: 4, patch: [32, 32], together: 2 }),
@@ -135,17 +164,16 @@ impl Product {
     /// The shape that takes the least time by the model, of those for which a block has room; of equals, the one with the
     /// smallest blocks.
     pub fn choose<'s>(&self, shapes: &'s [Shape; 8], capacity: Capacity) -> &'s Shape {
-        let fit = shapes.iter().filter(|shape| shape.shared_bytes() <= capacity.shared_bytes);
-        fit.min_by_key(|shape| self.clocks(shape, 1, capacity)).expect("thin ones need none")
+        let fit = shapes.iter().filter(|shape| self.fits(shape, capacity));
+        fit.min_by_key(|shape| self.clocks(shape, 1, capacity)).expect("one of 64 x 32 has room everywhere")
     }
 
     /// The same where K may be split among blocks, and into how many parts.
     pub fn choose_split<'s>(&self, shapes: &'s [Shape; 8], capacity: Capacity) -> (&'s Shape, usize) {
         let whole = self.choose(shapes, capacity);
         let split = shapes.iter().flat_map(|shape| (2..=MOST_PARTS).map(move |parts| (shape, parts)));
-        let fit = |(shape, _): &(&Shape, usize)| {
-            shape.is_wide() && shape.shared_bytes() <= capacity.shared_bytes && self.rows <= SPLIT_ROWS
-        };
+        let fit =
+            |(shape, _): &(&Shape, usize)| shape.is_wide() && self.fits(shape, capacity) && self.rows <= SPLIT_ROWS;
         [(whole, 1)]
             .into_iter()
             .chain(split.filter(fit))
@@ -165,6 +193,15 @@ impl Product {
         self.rows.min(SPLIT_ROWS).div_ceil(32) * self.width.div_ceil(64)
     }
 
+    /// Shared memory for the norm's weights, where the shape normalizes its rows.
+    fn norm_bytes(&self, shape: &Shape) -> usize {
+        if self.normed && shape.normalizes() { norm_bytes(self.depth) } else { 0 }
+    }
+
+    fn fits(&self, shape: &Shape, capacity: Capacity) -> bool {
+        shape.block_bytes() + self.norm_bytes(shape) <= capacity.shared_bytes
+    }
+
     /// Blocks of rows and blocks of columns.
     fn blocks(&self, shape: &Shape) -> [usize; 2] {
         [self.rows.div_ceil(shape.rows), (self.width * self.matrices).div_ceil(shape.weights)]
@@ -179,15 +216,17 @@ impl Product {
         let multiplied = STAGE_DEPTH * shape.weights * shape.rows / FMAS_PER_CLOCK;
         let tiles = self.blocks(shape).iter().product::<usize>();
         let blocks = parts * tiles;
-        let all = match &shape.pipeline {
+        let all = match &shape.way {
             // Blocks share what memory brings, whichever multiprocessor they are on.
-            None => self.depth * fetched.max(multiplied) / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors,
-            Some(Pipeline { patch: [weights, rows], together, .. }) => {
+            Way::Thin { .. } => {
+                self.depth * fetched.max(multiplied) / STAGE_DEPTH * blocks.max(multiprocessors) / multiprocessors
+            }
+            Way::Wide(Pipeline { patch: [weights, rows], together, .. }) => {
                 // Each warp loads its patch, and all is copied in once.
                 let loaded = THREADS / WARP * (weights + rows) * STAGE_DEPTH * Elem::Bf16.size();
                 let worked = multiplied.max((loaded + shape.stage_bytes()) / SHARED_BYTES_PER_CLOCK);
                 let busy = fetched.max(worked) * blocks.div_ceil(multiprocessors);
-                let together = capacity.room(shape.shared_bytes()).min(*together);
+                let together = capacity.room(shape.block_bytes()).min(*together);
                 let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
                 let part = self.depth.div_ceil(STEP).div_ceil(SLICES) * STEP * SLICES.div_ceil(parts);
                 let stages = self.depth.min(part).div_ceil(STAGE_DEPTH);
@@ -213,14 +252,21 @@ impl Product {
     /// The launch, still without arguments. Blocks that normalize their rows are no more than have room at once, and take
     /// several groups of columns then. As many as have room: fewer with as many groups each would be even among blocks, but
     /// not among multiprocessors, of which some would have one block and some two.
-    pub fn launch(&self, shape: &Shape, Capacity { multiprocessors, .. }: Capacity) -> Launch {
+    pub fn launch(&self, shape: &Shape, capacity: Capacity) -> Launch {
         let [rows, columns] = self.blocks(shape);
+        let bytes = shape.block_bytes() + self.norm_bytes(shape);
+        let room = capacity.room(bytes).min(THIN_BLOCKS) * capacity.multiprocessors;
         let blocks = match self.normed && shape.normalizes() {
-            true => columns.min(THIN_BLOCKS * multiprocessors / rows).max(1),
+            true => columns.min(room / rows).max(1),
             false => columns,
         };
-        Launch::new(shape.kernel, [rows, blocks, 1], THREADS).shared(shape.shared_bytes())
+        Launch::new(shape.kernel, [rows, blocks, 1], THREADS).shared(shape.shared_bytes() + self.norm_bytes(shape))
     }
+}
+
+/// Shared memory for the weights of a norm over `width` columns: whole steps.
+pub(super) fn norm_bytes(width: usize) -> usize {
+    width.next_multiple_of(STEP) * size_of::<f32>()
 }
 
 /// f32 rows that go through RMSNorm before the product.
@@ -249,6 +295,7 @@ impl NormedInput {
             return vec![product];
         }
         let norm = Launch::new(kernels::NORM_ROWS, [cx.extent.rows.div_ceil(NORM_ROWS), 1, 1], THREADS)
+            .shared(norm_bytes(self.dim))
             .arg(cx.scratch)
             .arg(cx.buffer(self.x))
             .arg(cx.weight(self.norm))
@@ -307,6 +354,7 @@ mod tests {
 
     const SHAPES: [Shape; 8] = shapes(
         16,
+        8,
         [
             kernels::NORM_LOGITS_THIN_8,
             kernels::NORM_LOGITS_THIN_16,
@@ -346,7 +394,10 @@ mod tests {
     #[test]
     fn a_block_has_room_for_its_stages() {
         let bytes: Vec<usize> = SHAPES.iter().map(Shape::shared_bytes).collect();
-        assert_eq!(bytes, [0, 0, 0, 49152, 65536, 98304, 98304, 110592]);
+        assert_eq!(bytes, [32768, 65536, 32768, 49152, 65536, 98304, 98304, 110592]);
+        // Of their own arrays nvcc says what they take.
+        let more: Vec<usize> = SHAPES[..3].iter().map(|shape| shape.block_bytes() - shape.shared_bytes()).collect();
+        assert!(more.iter().zip([5376, 20480, 40960]).all(|(more, own)| (own..=own + 512).contains(more)), "{more:?}");
         let product = Product { rows: 256, width: 9600, depth: 3200, matrices: 1, normed: true };
         let chosen =
             |shared_bytes| product.choose(&SHAPES, Capacity { multiprocessors: 132, shared_bytes }).kernel.name;

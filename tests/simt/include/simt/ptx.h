@@ -55,7 +55,6 @@ inline uint4 load_16(const void* p) {
   return *static_cast<const uint4*>(p);
 }
 inline uint4 load_16_from_l2(const void* p) { return load_16(p); }
-inline uint4 load_16_stream(const void* p) { return load_16(p); }
 inline uint2 load_8(const void* p) {
   simt::aligned(p, 8);
   return *static_cast<const uint2*>(p);
