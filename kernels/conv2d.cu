@@ -12,7 +12,7 @@
 //            out, residual: bf16; out of the kernels whose Tile is not PAIRS also f32 or u8; moments: f32, of bf16 alone
 //   launch   grid (tiles of the map, tiles of N, R * phases), 32 threads for each of a Tile's warps; shared memory: two
 //            input tiles of 32 channels, with helpers three, 4 bytes per pixel of one and 8 per channel of a norm:
-//            less than 48 KiB, with helpers behind 512 normalized channels 48,016 bytes, behind 2048 60,304
+//            less than 48 KiB, with helpers behind 2048 normalized channels 51,664 bytes
 //   needs    C divisible by 8, but for _gather; N divisible by 2 where PAIRS, by 32 with moments    (checked in
 //            backend/cuda/conv2d.rs)
 //   cost     2 * R * H' * W' * N * C * taps FLOPs, of an upsampling 4 taps; reads x (tile + border) / tile times for
@@ -34,7 +34,7 @@
 //     column ahead, 16 bytes a lane, and never through shared memory; blocks beside each other on a multiprocessor walk
 //     through the same weights and find them in the first-level cache;
 // which makes 16 times 512 bytes, 64 clocks, for 96 mma. Large's loop on sm_90a, for a stage and a warp: 576 HMMA,
-// 60 LDSM, 36 LDG.E.128, 9 others (254 registers, no spills on any target); its stage costs each thread six times
+// 60 LDSM, 36 LDG.E.128, 13 others (254 registers, no spills on any target); its stage costs each thread six times
 // eight values of normalization, some 20 instructions for two, beside the other block's HMMA.
 //
 // Upsampling never sees the doubled map: over each pixel of x stand four outputs, its phases, and what the nine taps of
@@ -49,7 +49,7 @@
 #include "common.cuh"
 
 constexpr int CHUNK = 32;             // channels of a stage
-constexpr int PIXEL = CHUNK * 2 + 16; // bytes from pixel to pixel: eight in a row lie in different banks
+constexpr int PIXEL = CHUNK * 2;      // bytes of a pixel in it
 constexpr int TILE_W = 16;            // pixels across a tile: the rows of an mma
 constexpr int GROUPS = 32;
 
@@ -63,6 +63,10 @@ struct Taps {
   static constexpr int SIDE = SIDE_, STRIDE = STRIDE_, BORDER = BORDER_, PHASES = PHASES_;
   // Pixels of the input that `n` pixels in a row see.
   static constexpr int span(int n) { return (n - 1) * STRIDE + SIDE; }
+  // The block's phase, and which of the outputs over a pixel that is.
+  __device__ static int phase() { return int(blockIdx.z % (PHASES * PHASES)); }
+  __device__ static int down() { return phase() / PHASES; }
+  __device__ static int across() { return phase() % PHASES; }
 };
 using Point = Taps<1, 1, 0, 1>;
 using Square = Taps<3, 1, 1, 1>;
@@ -107,19 +111,24 @@ struct Conv {
 // y * sigmoid(y) by the device's fast exponential and division: 2^-20 off, and rounded to bf16 next.
 __device__ __forceinline__ float silu_fast(float y) { return __fdividef(y, 1.0f + __expf(-y)); }
 
-// The input under a tile, border included: pixel by pixel 32 channels of it are a stage, copied 8 by 8.
+// The input under a tile, border included: pixel by pixel 32 channels of it are a stage, copied 8 by 8. Of two pixels
+// beside each other the eight vectors fill all banks; so that those of one number of eight pixels in a row do, too, they
+// are turned within a pixel, by its column. (Of every second pixel, which a downsampling sees, two meet in a bank.)
 template <class K, class T>
 struct Stage {
-  static constexpr int H = K::span(T::H), W = K::span(TILE_W), PIXELS = H * W, VECTORS = PIXELS * (CHUNK / 8);
-  static constexpr int BYTES = PIXELS * PIXEL;
+  static constexpr int H = K::span(T::H), SEEN = K::span(TILE_W), W = (SEEN + 1) / 2 * 2;  // pairs of columns
+  static constexpr int PIXELS = H * W, VECTORS = PIXELS * (CHUNK / 8), BYTES = PIXELS * PIXEL;
+  // Where a pixel's vector lies.
+  __device__ static int at(int pixel, int vector) { return pixel * PIXEL + (vector ^ pixel % W / 2 % 4) * 16; }
 };
 
 // Notes where in the image each pixel of a stage is: its index, or -1 outside of the map.
 template <class K, class T>
 __device__ __forceinline__ void find_pixels(const Conv& conv, int* places, int top, int left) {
   for (int i = threadIdx.x; i < Stage<K, T>::PIXELS; i += T::THREADS) {
-    const int y = top + i / Stage<K, T>::W, x = left + i % Stage<K, T>::W;
-    const bool inside = unsigned(y) < unsigned(conv.height) && unsigned(x) < unsigned(conv.width);
+    const int column = i % Stage<K, T>::W, y = top + i / Stage<K, T>::W, x = left + column;
+    const bool inside = unsigned(y) < unsigned(conv.height) && unsigned(x) < unsigned(conv.width) &&
+                        column < Stage<K, T>::SEEN;
     places[i] = inside ? y * conv.width + x : -1;
   }
 }
@@ -134,7 +143,7 @@ __device__ __forceinline__ void copy_stage(const Conv& conv, unsigned char* stag
     const int place = places[i / (CHUNK / 8)];
     const bool there = place >= 0 && c < conv.channels_in;
     const bf16* from = there ? x + size_t(place) * conv.channels_in + c : x;
-    cp_async_16(stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16, from, there ? 16 : 0);
+    cp_async_16(stage + Stage<K, T>::at(i / (CHUNK / 8), i % (CHUNK / 8)), from, there ? 16 : 0);
   }
   cp_async_commit();
 }
@@ -158,7 +167,7 @@ __device__ __forceinline__ void finish_stage(const Conv& conv, unsigned char* st
 #pragma unroll 2
   for (int i = T::copier(); i < Stage<K, T>::VECTORS; i += T::COPIERS) {
     const int place = places[i / (CHUNK / 8)];
-    unsigned char* at = stage + i / (CHUNK / 8) * PIXEL + i % (CHUNK / 8) * 16;
+    unsigned char* at = stage + Stage<K, T>::at(i / (CHUNK / 8), i % (CHUNK / 8));
     if (place < 0) {
       if (GATHER) store_16(at, make_uint4(0, 0, 0, 0));
       continue;
@@ -290,8 +299,8 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   const bf16* weights[T::N16];
 #pragma unroll
   for (int j = 0; j < T::N16; j++) {
-    const int tiles = (conv.channels_out + 15) / 16, phase = blockIdx.z % (K::PHASES * K::PHASES);
-    const int tile = phase * tiles + min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, tiles - 1);
+    const int tiles = (conv.channels_out + 15) / 16;
+    const int tile = K::phase() * tiles + min(int(blockIdx.y) * T::N / 16 + warp_n * T::N16 + j, tiles - 1);
     weights[j] = conv.weight + (size_t(tile) * chunks * STEPS * K::SIDE * WARP + lane) * 8;
   }
   Weights<K, T> b[2];
@@ -299,8 +308,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
   {
     const int y = blockIdx.x / tiles_across * T::H, x = blockIdx.x % tiles_across * TILE_W;
     if (threadIdx.x == 0) origin[0] = y, origin[1] = x, origin[2] = blockIdx.y * T::N;
-    const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
-    find_pixels<K, T>(conv, places, y * K::STRIDE - K::BORDER + down, x * K::STRIDE - K::BORDER + across);
+    find_pixels<K, T>(conv, places, y * K::STRIDE - K::BORDER + K::down(), x * K::STRIDE - K::BORDER + K::across());
   }
   __syncthreads();  // `places` and `origin` are whole
   grid_dependency_wait();
@@ -339,7 +347,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
 #pragma unroll
   for (int kx = 0; kx < K::SIDE; kx++) {
     const int row = warp_y * T::ROWS * K::STRIDE, column = lane % 16 * K::STRIDE + kx;
-    pixels[kx] = (row * Stage<K, T>::W + column) * PIXEL + lane / 16 * 16;
+    pixels[kx] = Stage<K, T>::at(row * Stage<K, T>::W + column, lane / 16);
   }
   float acc[T::ROWS][2 * T::N16][4] = {};
   const auto multiply = [&](const unsigned char* stage) {
@@ -347,7 +355,7 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     for (int step = 0; step < STEPS; step++) {
       b[(step + 1) % 2].load(weights, step + 1);  // behind the last there is one more, of zeros
       const Weights<K, T>& now = b[step % 2];
-      const unsigned char* from = stage + pixels[step % K::SIDE] + step / K::SIDE * 32;
+      const unsigned char* from = stage + (pixels[step % K::SIDE] ^ step / K::SIDE * 32);  // two vectors on
       uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < (T::ROWS - 1) * K::STRIDE + K::SIDE; i++) {  // rows that the taps see
@@ -399,7 +407,6 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     const int n = n_lane + j / 2 * 8 + j % 2;
     bias[j / 2][j % 2] = n < conv.channels_out ? conv.bias[n] : 0.0f;
   }
-  const int down = blockIdx.z / K::PHASES % K::PHASES, across = blockIdx.z % K::PHASES;
   const float columns = float(min(TILE_W, map_width - origin[1])), share = __frcp_rn(columns);  // of a patch
 #pragma unroll
   for (int pair = 0; pair < T::ROWS; pair += 2) {
@@ -409,8 +416,8 @@ __device__ __forceinline__ void conv2d_tile(const Conv& conv) {
     for (int i = 0; i < 4; i++) {
       const int row = pair + i / 2, half = i % 2, y = y_pair + i / 2, x = x_lane + 8 * half;
       const bool on_map = y < map_height && x < map_width;
-      const size_t out_row = (image * map_height + y) * K::PHASES + down;
-      const size_t pixel = (out_row * map_width + x) * K::PHASES + across;
+      const size_t out_row = (image * map_height + y) * K::PHASES + K::down();
+      const size_t pixel = (out_row * map_width + x) * K::PHASES + K::across();
 #pragma unroll
       for (int j = 0; j < 2 * T::N16; j++) {
         const int n = n_lane + 8 * j;

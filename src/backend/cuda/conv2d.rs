@@ -11,9 +11,9 @@ use super::{fragments, kernels};
 use crate::graph::ops::{Conv2d, GROUPS, Kernel, Store};
 use crate::graph::{Elem, Graph, WeightId};
 
-/// Channels that a block has in shared memory at a time, and bytes from pixel to pixel there.
+/// Channels that a block has in shared memory at a time, and bytes of a pixel there.
 const CHUNK: usize = 32;
-const PIXEL_BYTES: usize = 2 * CHUNK + 16;
+const PIXEL_BYTES: usize = 2 * CHUNK;
 
 /// Pixels across a tile.
 const TILE_WIDTH: usize = 16;
@@ -122,11 +122,12 @@ impl Conv2d {
         let warp = tile.height * TILE_WIDTH * tile.channels / warps * CHUNK * taps / (FMAS_PER_CLOCK / TENSOR_CORES);
         // As if no neighbour had the same weights: those of a small map do not.
         let fetched = (tile.channels * taps + self.pixels(tile)) * CHUNK * Elem::Bf16.size() / BYTES_PER_CLOCK;
-        // Each warp its weights, and for each tap column the rows that its own see; what is copied is normalized in place.
+        // Each warp its weights, and for each tap column the rows that its own see, of every second pixel at half the rate;
+        // what is copied is normalized in place.
         let rows = tile.height / tile.warps.0;
         let seen = (rows - 1) * self.kernel.stride() + side;
         let weights = tile.warps.0 * tile.channels * taps;
-        let read = weights + warps * seen * side * TILE_WIDTH + 3 * self.pixels(tile);
+        let read = weights + warps * seen * side * TILE_WIDTH * self.kernel.stride() + 3 * self.pixels(tile);
         let read = read * CHUNK * Elem::Bf16.size() / SHARED_BYTES_PER_CLOCK;
         // A tensor core that has one warp waits two fifths of the time: for memory, and while the warp normalizes; a sixth
         // where helpers do that. What is not the bound stands in its way for an eighth of its own time.
@@ -150,15 +151,20 @@ impl Conv2d {
         self.kernel.repeat() * self.kernel.repeat()
     }
 
+    /// Pixels of the input that as many of the map see, one way.
+    fn span(&self, pixels: usize) -> usize {
+        (pixels - 1) * self.kernel.stride() + self.kernel.merged_side()
+    }
+
     /// Pixels of the input under a tile, border included.
     fn pixels(&self, tile: &Tile) -> usize {
-        let span = |pixels: usize| (pixels - 1) * self.kernel.stride() + self.kernel.merged_side();
-        span(tile.height) * span(TILE_WIDTH)
+        self.span(tile.height) * self.span(TILE_WIDTH)
     }
 
     /// Dynamic shared memory of a block: its stages, where their pixels are, the normalization's scales and shifts.
     fn shared_bytes(&self, tile: &Tile) -> usize {
-        let pixels = self.pixels(tile);
+        // Columns in pairs.
+        let pixels = self.span(tile.height) * self.span(TILE_WIDTH).next_multiple_of(2);
         let places = pixels.next_multiple_of(4) * size_of::<i32>();
         tile.stages() * pixels * PIXEL_BYTES
             + places
