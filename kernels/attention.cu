@@ -14,9 +14,9 @@
 //            shared memory; blocks behind the row's position end. A row's parts come one after the other: those at
 //            its end have few keys or none, and run beside full ones rather than all at last. The rows of one slot,
 //            which read the same cache, run side by side
-//   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256 (188 where a
-//            block has but 99 KB of shared memory: compute capability 8.6 and 8.9); positions below S
-//                                                                      (checked in backend/cuda/attention.rs)
+//   needs    D = 64, 100, 128 for the instances of that name, else D divisible by 4 and at most 256; positions below S
+//            (checked in backend/cuda/attention.rs); at most 188 where a block has but 99 KB of shared memory: compute
+//            capability 8.6 and 8.9, whose driver refuses more
 //   cost     reads 4 * D bytes per row, head and key; bound by bandwidth when R * H blocks fill the device
 //   flight   a warp asks for all its keys and values at once, without a register: a block has 64 KB under way
 //            (D = 64; 50 KB at 100, 64 KB at 128), and three or four blocks fit a multiprocessor. 4.3 TB/s over

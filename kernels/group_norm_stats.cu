@@ -105,7 +105,7 @@ group_norm_stats(float* stats,            // (R, 32, 2)
 
   if (row < rows) {
     const float2* from = moments + size_t(image) * patches.count() * channels + vector * VECTOR;
-    float2 k[VECTOR];
+    float2 k[VECTOR] = {};
     float sum[VECTOR] = {}, squares[VECTOR] = {}, count = 0.0f;
     if (first + row < end) load_vector(k, from + size_t(first + row) * channels);
 #pragma unroll 2

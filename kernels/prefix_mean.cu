@@ -3,7 +3,7 @@
 //
 //   shapes   out, v (R, C)   rows (R)   prefixes (B, L, C), from the layer on
 //   types    out: bf16; v, prefixes and sums: f32
-//   launch   ceil(C / 2 / 64) x R blocks of 64 threads: a block has 128 channels of the prefix that begins at its row,
+//   launch   R x ceil(C / 2 / 64) blocks of 64 threads: a block has 128 channels of the prefix that begins at its row,
 //            and nothing to do where none does
 //   needs    C even                                                  (checked in backend/cuda/prefix_mean.rs)
 //   cost     reads R * C * 4, writes R * C * 2; a chain of additions down the longest prefix, with AHEAD rows under
@@ -26,8 +26,8 @@ prefix_mean(bf16* out,              // (R, C)
             uint32_t slot_stride) { // L * C
   grid_dependency_trigger();
   grid_dependency_wait();
-  const uint32_t start = blockIdx.y;
-  const uint32_t channel = 2 * (blockIdx.x * PREFIX_MEAN_THREADS + threadIdx.x);
+  const uint32_t start = blockIdx.x;
+  const uint32_t channel = 2 * (blockIdx.y * PREFIX_MEAN_THREADS + threadIdx.x);
   const Row first = table[start];
   if (first.slot == NO_SLOT || first.position != 0 || channel >= dim) return;
 

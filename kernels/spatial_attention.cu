@@ -122,7 +122,7 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* qkv, in
       for (int i = 0; i < 8; i++) {
         const int at = key + 16 * warp + i / 4 * 8 + 2 * t + i % 2;
         float& x = s[m][i / 4][i % 4];
-        x = at < pixels ? x * scale : -INFINITY;
+        x = at < pixels ? __fmul_rn(x, scale) : -INFINITY;
       }
 #pragma unroll
       for (int half = 0; half < 2; half++) {
@@ -142,17 +142,21 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* qkv, in
         float now = largest[m][half];
 #pragma unroll
         for (int w = 0; w < WARPS; w++) now = fmaxf(now, maxima[w][row]);
-        const float shrink = exp_(largest[m][half] - now);
+        const float shrink = exp_(__fsub_rn(largest[m][half], now));
         largest[m][half] = now;
-        sum[m][half] *= shrink;
+        // Roundings of their own, here and below: both kernels are to give the same bits.
+        sum[m][half] = __fmul_rn(sum[m][half], shrink);
 #pragma unroll
-        for (int j = 0; j < 8; j++) o[m][j][2 * half] *= shrink, o[m][j][2 * half + 1] *= shrink;
+        for (int j = 0; j < 8; j++) {
+          o[m][j][2 * half] = __fmul_rn(o[m][j][2 * half], shrink);
+          o[m][j][2 * half + 1] = __fmul_rn(o[m][j][2 * half + 1], shrink);
+        }
         float here = 0.0f;
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-          const uint32_t pair = pack_bf16(exp_(s[m][j][2 * half] - now), exp_(s[m][j][2 * half + 1] - now));
+          const uint32_t pair = pack_bf16(exp_(__fsub_rn(s[m][j][2 * half], now)), exp_(__fsub_rn(s[m][j][2 * half + 1], now)));
           const float2 rounded = unpack_bf16(pair);
-          here += rounded.x + rounded.y;
+          here = __fadd_rn(here, __fadd_rn(rounded.x, rounded.y));
           *reinterpret_cast<uint32_t*>(weights + row * WEIGHTS + (16 * warp + 8 * j + 2 * t) * 2) = pair;
         }
         here = quad_sum(here);
@@ -166,7 +170,7 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* qkv, in
 #pragma unroll
       for (int half = 0; half < 2; half++) {
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) sum[m][half] += sums[w][16 * m + 8 * half + g];
+        for (int w = 0; w < WARPS; w++) sum[m][half] = __fadd_rn(sum[m][half], sums[w][16 * m + 8 * half + g]);
       }
     }
     if (warp * SLICE < channels) mix<M>(o, weights, q + 2 * channels + slice, slice < channels, key, pixels, channels);

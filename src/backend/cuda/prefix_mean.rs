@@ -25,7 +25,7 @@ impl Lower for ops::PrefixMean {
     fn launches(&self, cx: &Lowering<'_>) -> Vec<Launch> {
         let layer_bytes = self.at(0) * Elem::F32.size();
         vec![
-            Launch::new(kernels::PREFIX_MEAN, [self.dim.div_ceil(CHANNELS), cx.extent.rows, 1], THREADS)
+            Launch::new(kernels::PREFIX_MEAN, [cx.extent.rows, self.dim.div_ceil(CHANNELS), 1], THREADS)
                 .arg(cx.buffer(self.out))
                 .arg(cx.buffer(self.prefixes).offset(layer_bytes))
                 .arg(cx.buffer(self.v))
