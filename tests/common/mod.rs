@@ -3,14 +3,19 @@
 
 pub mod card;
 pub mod late;
+mod resized;
 pub mod simt;
 pub mod small;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use smalti::backend::Executor;
 use smalti::backend::cuda::CudaExecutor;
+use smalti::backend::cuda::driver::CudaDevice;
+
+use resized::Resized;
 
 /// A tensor that a test expects.
 pub struct Expected {
@@ -101,6 +106,13 @@ pub fn cuda_executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
     }
     all.extend(gpu().map(|executor| ("gpu".to_string(), Box::new(executor) as Box<dyn Executor>)));
     all
+}
+
+/// This machine's GPU as one of so many multiprocessors, which decides how work is cut; where it has one.
+pub fn gpu_of(multiprocessors: usize) -> Option<CudaExecutor> {
+    gpu()?;
+    let device = Arc::new(CudaDevice::open_any().expect("it was there"));
+    Some(CudaExecutor::new(Arc::new(Resized { device, multiprocessors })))
 }
 
 /// This machine's GPU, where it has one that the kernels run on; with `SMALTI_REQUIRE_GPU=1` there must be one.

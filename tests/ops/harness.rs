@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use smalti::backend::cpu::CpuExecutor;
 use smalti::backend::cpu::simd::Isa;
+use smalti::backend::cuda::CudaExecutor;
 use smalti::backend::{Executor, Plan};
 use smalti::checkpoint::{Checkpoint, Tensor};
 use smalti::graph::twin::Twin;
 use smalti::graph::{BufferId, Draw, Elem, Extent, Graph, PhaseId, Row, Source};
 
-use crate::common::{gpu, simt, skip};
+use crate::common::{gpu, gpu_of, simt, skip};
 
 /// Half a unit in the last place of f32: the relative error of one rounding.
 pub const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -211,19 +212,29 @@ impl Case {
         self.run_on_cuda_of(&[1, 2, 4, 8, 16, 1 << 20])
     }
 
-    /// The same on devices of these numbers of multiprocessors.
+    /// The same on devices of these numbers of multiprocessors, and on this machine's GPU as on such devices.
     pub fn run_on_cuda_of(&self, sizes: &[usize]) -> Option<Left> {
-        let mut first: Option<Left> = None;
-        for (i, &multiprocessors) in sizes.iter().enumerate() {
-            // The smallest takes the largest shapes: these go through the checks, too.
+        let gpus = sizes.iter().filter_map(|&multiprocessors| Some(Ok((multiprocessors, gpu_of(multiprocessors)?))));
+        self.run_alike(gpus).expect("what is there");
+        // The smallest takes the largest shapes: these go through the checks, too.
+        let simts = sizes.iter().enumerate().map(|(i, &multiprocessors)| {
             let way = if i == 0 { simt::WAYS[3] } else { simt::WAYS[2] };
-            let executor = match simt::executor_of(way, multiprocessors) {
-                Ok(executor) => executor,
-                Err(reason) => {
-                    skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
-                    return None;
-                }
-            };
+            Ok((multiprocessors, simt::executor_of(way, multiprocessors)?))
+        });
+        self.run_alike(simts).unwrap_or_else(|reason| {
+            skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
+            None
+        })
+    }
+
+    /// Runs on one executor after the other, of so many multiprocessors each; all must leave the same bits. Returns them.
+    fn run_alike(
+        &self,
+        executors: impl Iterator<Item = Result<(usize, CudaExecutor), String>>,
+    ) -> Result<Option<Left>, String> {
+        let mut first: Option<Left> = None;
+        for next in executors {
+            let (multiprocessors, executor) = next?;
             let left = self.run(&executor);
             let first = first.get_or_insert_with(|| left.clone());
             for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(&*first)) {
@@ -231,7 +242,7 @@ impl Case {
                 assert!(found == expected, "`{name}` differs on {multiprocessors} multiprocessors");
             }
         }
-        first
+        Ok(first)
     }
 
     /// A buffer's values after a run.
