@@ -2,9 +2,8 @@
 //! the rate beside which floors are told.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::device::{Device, DeviceBuffer, Launch, Stream};
+use super::device::{Device, DeviceBuffer, Launch, Stream, seconds_at_work};
 use super::kernels;
 use crate::Result;
 
@@ -22,10 +21,8 @@ const TIMES: usize = 1 << 16;
 /// FLOP/s, measured now; a multiply-add counts as two.
 pub fn measure(device: &Arc<dyn Device>) -> Result<f64> {
     let mut products = Products::new(device)?;
-    products.run(TIMES / 8)?;
-    let started = Instant::now();
-    products.run(TIMES)?;
-    Ok(products.flops(TIMES) / started.elapsed().as_secs_f64())
+    let seconds = seconds_at_work(|| products.run(TIMES))?;
+    Ok(products.flops(TIMES) / seconds)
 }
 
 /// What every thread sums up in `times` products.

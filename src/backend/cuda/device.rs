@@ -4,6 +4,7 @@
 //! the same kernel sources on the CPU. A [`Launch`] is plain data, decided once and replayed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 
@@ -143,6 +144,24 @@ impl Capacity {
 pub struct Memory {
     pub free_bytes: u64,
     pub total_bytes: u64,
+}
+
+/// Seconds that `run` takes on a device at work, the median of some times: an idle card's clocks are low, and rise within a
+/// tenth of a second or so of work.
+pub fn seconds_at_work(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    const RISEN: Duration = Duration::from_millis(200);
+    let began = Instant::now();
+    while began.elapsed() < RISEN {
+        run()?;
+    }
+    let mut times = [0.0; 5];
+    for time in &mut times {
+        let started = Instant::now();
+        run()?;
+        *time = started.elapsed().as_secs_f64();
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 /// Memory that the host and the device both see.

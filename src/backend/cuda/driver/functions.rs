@@ -14,8 +14,7 @@ use crate::backend::cuda::kernels;
 /// The functions of one context; they end with it.
 pub(super) struct Functions {
     loaded: Mutex<Loaded>,
-    /// Percent of a multiprocessor's on-chip memory that is to be shared memory; else the driver decides by what each
-    /// kernel needs.
+    /// Percent of a multiprocessor's on-chip memory that is to be shared memory, whatever the kernel.
     carveout: Option<i32>,
 }
 
@@ -48,7 +47,7 @@ impl Functions {
             Some(function) => *function,
             None => {
                 let raw = loaded.find(context, launch.kernel)?;
-                if let Some(percent) = self.carveout {
+                if let Some(percent) = self.carveout.or_else(|| carveout_of(launch.kernel)) {
                     let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
                     // SAFETY: the function is of this context.
                     let set = unsafe { sys::cuFuncSetAttribute(raw, attribute, percent) };
@@ -67,6 +66,12 @@ impl Functions {
         loaded.functions.insert(name, function);
         Ok(function.raw)
     }
+}
+
+/// All of it, so that launches that follow each other want the same: a multiprocessor may have to be idle to change its
+/// share, and then nothing overlaps. Convolutions, which want the rest as a cache for weights, are left to the driver.
+fn carveout_of(kernel: Kernel) -> Option<i32> {
+    (kernel.module != "conv2d").then_some(100)
 }
 
 impl Loaded {

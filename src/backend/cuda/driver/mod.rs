@@ -12,7 +12,7 @@ mod support;
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::{self, CUresult};
 
@@ -22,7 +22,7 @@ use self::context::{Context, failure};
 use self::functions::Functions;
 use self::stream::CudaStream;
 use self::support::{Built, Version, waits};
-use super::device::{Capacity, Device, DeviceBuffer, Mapped, Memory, Ptr, Stream};
+use super::device::{Capacity, Device, DeviceBuffer, Mapped, Memory, Ptr, Stream, seconds_at_work};
 use super::kernels;
 use crate::{Error, Result};
 
@@ -33,18 +33,18 @@ const EAGER: &str = "SMALTI_CUDA_EAGER";
 const OVERLAP: &str = "SMALTI_CUDA_OVERLAP";
 
 /// Names the variable with the percent of a multiprocessor's on-chip memory that is to be shared memory, the rest being
-/// cache.
+/// cache; -1 leaves it to the driver.
 const CARVEOUT: &str = "SMALTI_CUDA_CARVEOUT";
 
 /// What [`CARVEOUT`] says.
 fn carveout(value: Option<OsString>) -> Result<Option<i32>> {
     let Some(value) = value else { return Ok(None) };
-    let percent = value.to_str().and_then(|value| value.parse().ok()).filter(|percent| (0..=100).contains(percent));
+    let percent = value.to_str().and_then(|value| value.parse().ok()).filter(|percent| (-1..=100).contains(percent));
     percent.map(Some).ok_or_else(|| Error::Option {
         option: CARVEOUT,
         value: value.to_string_lossy().into_owned(),
-        expected: "a percentage, 0 to 100".into(),
-        hint: "without it the driver decides".into(),
+        expected: "a percentage, 0 to 100, or -1".into(),
+        hint: "-1 leaves it to the driver".into(),
     })
 }
 
@@ -69,8 +69,11 @@ pub fn seems_present() -> bool {
 }
 
 fn driver_is_there() -> bool {
+    static FOUND: AtomicBool = AtomicBool::new(false);
     // SAFETY: loads a library of the driver's name and lets it go; what it runs when loaded is NVIDIA's.
-    unsafe { sys::is_culib_present() }
+    let there = FOUND.load(Ordering::Relaxed) || unsafe { sys::is_culib_present() };
+    FOUND.store(there, Ordering::Relaxed);
+    there
 }
 
 /// How many cards the driver has, once it was started.
@@ -307,10 +310,8 @@ impl Device for CudaDevice {
         let device: Arc<dyn Device> = Arc::new(Self(self.0.clone()));
         let (from, to) = (DeviceBuffer::new(&device, bytes)?, DeviceBuffer::new(&device, bytes)?);
         let stream = CudaStream::new(self.0.clone())?;
-        stream.copy(&from, &to, 1)?;
-        let started = Instant::now();
-        stream.copy(&from, &to, COPIES)?;
-        Ok(Some((2 * COPIES * bytes) as f64 / started.elapsed().as_secs_f64()))
+        let seconds = seconds_at_work(|| stream.copy(&from, &to, COPIES))?;
+        Ok(Some((2 * COPIES * bytes) as f64 / seconds))
     }
 
     fn renewed(&self) -> Result<Option<Arc<dyn Device>>> {
@@ -330,10 +331,12 @@ mod tests {
     #[test]
     fn a_carveout_is_a_percentage() {
         assert_eq!(carveout(None).unwrap(), None);
-        assert_eq!([0, 100].map(|percent| carveout(Some(percent.to_string().into())).unwrap()), [Some(0), Some(100)]);
-        for wrong in ["", "101", "-1", "half"] {
+        for percent in [-1, 0, 100] {
+            assert_eq!(carveout(Some(percent.to_string().into())).unwrap(), Some(percent));
+        }
+        for wrong in ["", "101", "-2", "half"] {
             let error = carveout(Some(wrong.into())).unwrap_err();
-            assert_eq!(error.to_string(), format!("{CARVEOUT} {wrong}: expected a percentage, 0 to 100"));
+            assert_eq!(error.to_string(), format!("{CARVEOUT} {wrong}: expected a percentage, 0 to 100, or -1"));
         }
     }
 }
