@@ -130,12 +130,19 @@ pub struct Capacity {
     pub shared_bytes: usize,
 }
 
+/// Shared memory that every block takes beside its own.
+const RESERVED_BYTES: usize = 1024;
+
 impl Capacity {
     /// Blocks of so much shared memory for which a multiprocessor has room: it has what its largest block may ask for, and
     /// what that takes beside it.
     pub fn room(&self, block_bytes: usize) -> usize {
-        const RESERVED_BYTES: usize = 1024;
         (self.shared_bytes + RESERVED_BYTES) / (block_bytes + RESERVED_BYTES)
+    }
+
+    /// Kilobytes of shared memory that a multiprocessor has at most.
+    pub fn multiprocessor_kb(&self) -> usize {
+        (self.shared_bytes + RESERVED_BYTES) >> 10
     }
 }
 

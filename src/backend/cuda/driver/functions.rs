@@ -8,7 +8,7 @@ use cudarc::driver::sys;
 
 use super::context::Context;
 use crate::Result;
-use crate::backend::cuda::device::{Kernel, Launch};
+use crate::backend::cuda::device::{Capacity, Kernel, Launch};
 use crate::backend::cuda::kernels;
 
 /// The functions of one context; they end with it.
@@ -16,6 +16,7 @@ pub(super) struct Functions {
     loaded: Mutex<Loaded>,
     /// Percent of a multiprocessor's on-chip memory that is to be shared memory, whatever the kernel.
     carveout: Option<i32>,
+    capacity: Capacity,
 }
 
 #[derive(Default)]
@@ -35,8 +36,8 @@ struct Function {
 }
 
 impl Functions {
-    pub fn new(carveout: Option<i32>) -> Self {
-        Self { loaded: Mutex::default(), carveout }
+    pub fn new(carveout: Option<i32>, capacity: Capacity) -> Self {
+        Self { loaded: Mutex::default(), carveout, capacity }
     }
 
     /// The launch's function, allowed the shared memory that the launch wants. In the context.
@@ -47,12 +48,11 @@ impl Functions {
             Some(function) => *function,
             None => {
                 let raw = loaded.find(context, launch.kernel)?;
-                if let Some(percent) = self.carveout.or_else(|| carveout_of(launch.kernel)) {
-                    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-                    // SAFETY: the function is of this context.
-                    let set = unsafe { sys::cuFuncSetAttribute(raw, attribute, percent) };
-                    context.check(set, || format!("setting the carveout of {name}"))?;
-                }
+                let percent = self.carveout.unwrap_or_else(|| carveout_of(launch.kernel, self.capacity));
+                let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                // SAFETY: the function is of this context.
+                let set = unsafe { sys::cuFuncSetAttribute(raw, attribute, percent) };
+                context.check(set, || format!("setting the carveout of {name}"))?;
                 Function { raw, shared_bytes: 0 }
             }
         };
@@ -68,10 +68,21 @@ impl Functions {
     }
 }
 
-/// All of it, so that launches that follow each other want the same: a multiprocessor may have to be idle to change its
-/// share, and then nothing overlaps. Convolutions, which want the rest as a cache for weights, are left to the driver.
-fn carveout_of(kernel: Kernel) -> Option<i32> {
-    (kernel.module != "conv2d").then_some(100)
+/// Kernels of the VQ models.
+const OF_VQ: [&str; 6] =
+    ["codebook_lookup", "conv2d", "group_norm_stats", "nearest_code", "pixels_to_input", "spatial_attention"];
+
+/// Kilobytes of shared memory in which as many blocks of convolutions find room as have registers; what is left is a cache
+/// for their weights.
+const VQ_KB: usize = 132;
+
+/// The percentage that a kernel asks for. Launches that follow each other ask for the same: a multiprocessor may have to be
+/// idle to change its share, and then nothing overlaps.
+fn carveout_of(kernel: Kernel, capacity: Capacity) -> i32 {
+    match OF_VQ.contains(&kernel.module) {
+        true => (100 * VQ_KB / capacity.multiprocessor_kb()).min(100) as i32,
+        false => 100,
+    }
 }
 
 impl Loaded {
@@ -97,4 +108,22 @@ fn load(context: &Context, name: &str) -> Result<sys::CUmodule> {
     let loaded = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
     context.check(loaded, || format!("loading the kernels of {name}.cu"))?;
     Ok(module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vq_models_leave_a_cache_where_there_is_enough() {
+        let percent = |module, opt_in_kb: usize| {
+            let capacity = Capacity { multiprocessors: 132, shared_bytes: opt_in_kb << 10 };
+            carveout_of(Kernel { name: "", module }, capacity)
+        };
+        // Of 228, 164 and 100 KB.
+        assert_eq!([227, 163, 99].map(|kb| percent("conv2d", kb)), [57, 80, 100]);
+        assert_eq!(percent("attention", 227), 100);
+        let modules: Vec<&str> = kernels::MODULES.iter().map(|(module, _)| *module).collect();
+        assert!(modules.is_empty() || OF_VQ.iter().all(|module| modules.contains(module)), "{modules:?}");
+    }
 }

@@ -152,7 +152,7 @@ impl CudaDevice {
         Ok(Self(Arc::new(Opened {
             number,
             context: Context::new(ordinal, device)?,
-            functions: Functions::new(carveout(std::env::var_os(CARVEOUT))?),
+            functions: Functions::new(carveout(std::env::var_os(CARVEOUT))?, card.capacity),
             capacity: card.capacity,
             programmatic: waits(target) && !says(OVERLAP, "0"),
             eager: says(EAGER, "1"),
