@@ -364,8 +364,8 @@ mod tests {
 
     #[test]
     fn a_tile_has_room_where_it_is_chosen() {
-        // Three stages of 14,400 bytes.
-        for (kib, expected) in [(43, kernels::CONV2D_SQUARE_MEDIUM), (42, kernels::CONV2D_SQUARE_SMALL)] {
+        // Three stages of 11,520 bytes.
+        for (kib, expected) in [(35, kernels::CONV2D_SQUARE_MEDIUM), (34, kernels::CONV2D_SQUARE_SMALL)] {
             let capacity = Capacity { multiprocessors: 132, shared_bytes: kib * 1024 };
             assert_eq!(chosen(Kernel::Square, (24, 24), (512, 512), 1, capacity), expected, "{kib} KiB");
         }
