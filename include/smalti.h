@@ -139,7 +139,8 @@ typedef struct smalti_request_options {
   size_t output_bytes;
   // A `smalti_memory`: what `output` points into. By default the host's.
   uint32_t output_memory;
-  // For SMALTI_MEMORY_CUDA: the caller's CUstream or cudaStream_t; null for the default stream.
+  // For SMALTI_MEMORY_CUDA: the caller's CUstream or cudaStream_t, which captures no graph; null for the default stream.
+  // The engine's thread waits for its copies.
   void *cuda_stream;
   // May be null.
   smalti_progress_callback progress;

@@ -111,9 +111,9 @@ struct Conv {
 // y * sigmoid(y) by the device's fast exponential and division: 2^-20 off, and rounded to bf16 next.
 __device__ __forceinline__ float silu_fast(float y) { return __fdividef(y, 1.0f + __expf(-y)); }
 
-// The input under a tile, border included: pixel by pixel 32 channels of it are a stage, copied 8 by 8. Of two pixels
-// beside each other the eight vectors fill all banks; so that those of one number of eight pixels in a row do, too, they
-// are turned within a pixel, by its column. (Of every second pixel, which a downsampling sees, two meet in a bank.)
+// The input under a tile, border included: pixel by pixel 32 channels of it are a stage, copied 8 by 8: four vectors.
+// Those of two pixels beside each other fill all banks. So that the same vector of eight pixels in a row does, too,
+// vectors are turned within a pixel, by its column. (Of every second pixel, which a downsampling sees, two meet in a bank.)
 template <class K, class T>
 struct Stage {
   static constexpr int H = K::span(T::H), SEEN = K::span(TILE_W), W = (SEEN + 1) / 2 * 2;  // pairs of columns

@@ -4,7 +4,8 @@
 //   shapes   out (R, N)   input (R, K)   weight (N, K), packed as fragments
 //   types    input, weight: bf16; out: bf16 or f32; sums: f32
 //   launch   ceil(R / rows) x ceil(N / columns) blocks of 256 threads; thin_R has 16 or 32 columns, wide_NxR N
-//            (product.cuh, backend/cuda/product.rs)
+//            (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way, wide its stages
 //   needs    K divisible by 8                                        (checked in backend/cuda/linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 2, writes R * N * 2 or 4; floor:
 //            the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs
@@ -12,8 +13,7 @@
 #include "product_thin.cuh"
 #include "product_wide.cuh"
 
-// Decided per launch, not per instance: only the last store looks at them. thin_8 has 8 steps under way, as 16 spill
-// on sm_90a beside GELU's registers.
+// Decided per launch, not per instance: only the last store looks at them.
 constexpr uint32_t GELU_TANH = 1;
 constexpr uint32_t OUT_IS_BF16 = 2;
 

@@ -5,7 +5,8 @@
 //            (product_wide.cuh), the counters zero before and after
 //   types    input, weight: bf16; x and sums: f32
 //   launch   ceil(R / rows) x ceil(N / columns) blocks of 256 threads; thin_R has 16 or 32 columns, wide_NxR N, in up
-//            to 4 parts of K (product.cuh, backend/cuda/product.rs)
+//            to 4 parts of K (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way, wide its stages
 //   needs    K divisible by 8                               (checked in backend/cuda/linear_residual.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * (K * 2 + N * 4), writes R * N * 4;
 //            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs. In parts of K it writes and

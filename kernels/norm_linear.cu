@@ -5,7 +5,8 @@
 //            larger weight; but for thin_8: normed (R, K)
 //   types    weight, normed: bf16; out, x, norm and sums: f32
 //   launch   ceil(R / rows) x ceil(N / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
-//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way and norm weights, wide its stages
 //   needs    K divisible by 8, the first row by 16               (checked in backend/cuda/norm_linear.rs)
 //   cost     reads N * K * 2 bytes of weights, once per block of rows, and R * K * 4 (thin_8) or 2, writes R * N * 4;
 //            floor: the weights' bytes up to about 180 rows on an H200, then 2 R N K FLOPs

@@ -4,7 +4,8 @@
 //   shapes   logits (R, V)   x (R, C)   norm (C)   output (V, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    output, normed: bf16; logits, x, norm and sums: f32
 //   launch   ceil(R / rows) x ceil(V / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
-//            16 or 32 columns, wide_VxR V; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//            16 or 32 columns, wide_VxR V; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way and norm weights, wide its stages
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_logits.rs)
 //   cost     reads V * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes R * V * 4;
 //            floor: these bytes

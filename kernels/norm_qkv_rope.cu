@@ -6,7 +6,8 @@
 //            wqkv (3C, C), packed as fragments   freqs_cis (S, D / 2, 2)   C = H D; but for thin_8: normed (R, C)
 //   types    wqkv, normed, cache: bf16; q, x, norm, freqs_cis and sums: f32
 //   launch   ceil(R / rows) x ceil(3C / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
-//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//            16 or 32 columns, wide_NxR N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way and norm weights, wide its stages
 //   needs    C divisible by 8, D even                         (checked in backend/cuda/norm_qkv_rope.rs)
 //   cost     reads 3 C * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes
 //            R * C * (4 + 2 + 2); floor: the weights' bytes up to about 180 rows on an H200, then 6 R C C FLOPs

@@ -4,7 +4,8 @@
 //   shapes   out (R, F)   x (R, C)   norm (C)   w1, w3 (F, C), packed as fragments; but for thin_8: normed (R, C)
 //   types    out, w1, w3, normed: bf16; x, norm and sums: f32
 //   launch   ceil(R / rows) x ceil(F / columns) blocks of 256 threads, of thin_8 only as many as have room; thin_R has
-//            16 columns, wide_NxR half of N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs)
+//            16 columns, wide_NxR half of N; all but thin_8 behind norm_rows (product.cuh, backend/cuda/product.rs); dynamic
+//            shared memory: thin_R the weights under way and norm weights, wide its stages
 //   needs    C divisible by 8                                   (checked in backend/cuda/norm_swiglu.rs)
 //   cost     reads 2 * F * C * 2 bytes of weights, once per block of rows, and R * C * 4 (thin_8) or 2, writes
 //            R * F * 2; floor: the weights' bytes up to about 180 rows on an H200, then 4 R F C FLOPs
@@ -63,7 +64,7 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Gate{out, hidden_dim}, normed, {w1, w3}, rows, hidden_dim, dim);
 }
 
-THIN_KERNEL(norm_swiglu_thin_8, 2, 8, 4)
+THIN_KERNEL(norm_swiglu_thin_8, 2, 4, 4)
 KERNEL_EXPORT(norm_swiglu_thin_8)
 THIN_NORMED_KERNEL(norm_swiglu_thin_16, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_swiglu_thin_16)

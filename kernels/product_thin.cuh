@@ -1,19 +1,20 @@
 // product_thin.cuh
 // The shape of product.cuh for few rows. A block has one slice per warp of TILES tiles of 16 weight rows; the slices
-// meet in shared memory. Weights stream from memory to shared memory, 16 bytes per lane and step, DEPTH steps ahead, the
-// first of them before the wait for the launch before this one; a lane reads what it copied itself, so nobody waits for
-// others. Activations come from L2 in the layout of the fragments. Behind a norm the shape of 8 rows normalizes them on
-// the way, and every block sums up their squares. So no more of its blocks are launched than have room at once: a block
-// takes one group of tiles after the other, and the next one's weights are under way while sums of this one meet. Shapes
-// of more rows have what norm_rows left: their blocks would read rows twice, of f32, and 16 of them are twice the bytes
-// of the weights then.
+// meet in shared memory. Weights stream from memory to shared memory, 16 bytes per lane and step, DEPTH steps ahead,
+// the first of them before the wait for the launch before this one; a lane reads what it copied itself, so nobody waits
+// for others. Activations come from L2 in the layout of the fragments. Behind a norm the shape of 8 rows normalizes
+// them on the way, and every block sums up their squares. So no more of its blocks are launched than have room at once:
+// a block takes one group of tiles after the other, and the next one's weights are under way while sums of this one
+// meet. Shapes of more rows have what norm_rows left: their blocks would read rows twice, of f32, and 16 of them are
+// twice the bytes of the weights then.
 //
-// Tuning, from the machine code for sm_90a (no measurement yet): at most 80 registers, so that beside two blocks there is
-// room for one of the next launch. 8 to 16 LDGSTS.128 per lane are under way, 32 to 64 KiB per block, the first of them
-// issued before the wait (ACQBULK), and a step waits for its own alone (DEPBAR counts groups). Through registers it would
-// wait for all: a warp has six counters of loads under way, of which ptxas gives those of a loop one, and each step's wait
-// took in what the step before had just asked for. Activations are plain loads: `const __restrict__` would make them
-// LDG.CONSTANT, which neither the wait nor another launch's writes hold back.
+// Tuning, from the machine code for sm_90a, not from measurements: at most 80 registers, and 38 to 77 KB of shared
+// memory, so that beside two blocks of 8 rows a multiprocessor of 228 KB has room for one of the next launch. 8 to 16
+// LDGSTS.128 per lane are under way, 32 to 64 KiB per block, the first of them issued before the wait (ACQBULK), and a
+// step waits for its own alone (DEPBAR counts groups). Through registers it would wait for all: a warp has six counters
+// of loads under way, of which ptxas gives those of a loop one, and each step's wait took in what the step before had
+// just asked for. Activations are plain loads: `const __restrict__` would make them LDG.CONSTANT, which neither the wait
+// nor another launch's writes hold back.
 #pragma once
 
 #include "product.cuh"

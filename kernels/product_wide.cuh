@@ -1,9 +1,9 @@
 // product_wide.cuh
-// The shape of product.cuh for many rows: a block computes 16 * TILES / MATRICES columns of 8 * ROW_TILES rows, and a warp a
-// patch of them over all slices of K, or a part of them where blocks share K out (PartsOfK). Weights and activations are
-// copied to shared memory in stages of 64 of K, STAGES - 1 of them under way; a warp loads the fragments of a step while
-// it multiplies those of the step before. Slices end on steps, not on stages: where one does, its sums are added to those
-// of the slices before it.
+// The shape of product.cuh for many rows. A block computes 16 * TILES / MATRICES columns of 8 * ROW_TILES rows, and a
+// warp a patch of them, over all slices of K, or a part of them where blocks share K out (PartsOfK). Weights and
+// activations are copied to shared memory in stages of 64 of K, STAGES - 1 of them under way; a warp loads the fragments
+// of a step while it multiplies those of the step before. A slice may end within a stage: then its sums are added to
+// those of the slices before it.
 #pragma once
 
 #include "product.cuh"

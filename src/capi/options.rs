@@ -91,7 +91,8 @@ pub struct RequestOptions {
     pub output_bytes: usize,
     /// A `smalti_memory`: what `output` points into. By default the host's.
     pub output_memory: u32,
-    /// For SMALTI_MEMORY_CUDA: the caller's CUstream or cudaStream_t; null for the default stream.
+    /// For SMALTI_MEMORY_CUDA: the caller's CUstream or cudaStream_t, which captures no graph; null for the default stream.
+    /// The engine's thread waits for its copies.
     pub cuda_stream: *mut c_void,
     /// May be null.
     pub progress: Progress,

@@ -59,8 +59,8 @@ pub struct ServeOptions {
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what was taken; a second signal ends it at once. When the engine fails,
-/// all requests are told and it ends with the error, on a signal without waiting for those who read slowly: whoever
-/// watches over it may start it again.
+/// all requests are told and it ends with the error: whoever watches over it may start it again. A signal then does not
+/// wait for those who read slowly.
 ///
 /// The port is open before the model is laid out: until then requests are answered with 503. `listening` is told the
 /// address, `ready` what device it is once pictures can be drawn.

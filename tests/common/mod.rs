@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use smalti::backend::Executor;
 use smalti::backend::cuda::CudaExecutor;
+use smalti::backend::cuda::device::Device;
 use smalti::backend::cuda::driver::CudaDevice;
 
 use resized::Resized;
@@ -108,17 +109,19 @@ pub fn cuda_executors(what: &str) -> Vec<(String, Box<dyn Executor>)> {
     all
 }
 
-/// This machine's GPU as one of so many multiprocessors, which decides how work is cut; where it has one.
-pub fn gpu_of(multiprocessors: usize) -> Option<CudaExecutor> {
-    gpu()?;
-    let device = Arc::new(CudaDevice::open_any().expect("it was there"));
-    Some(CudaExecutor::new(Arc::new(Resized { device, multiprocessors })))
-}
-
 /// This machine's GPU, where it has one that the kernels run on; with `SMALTI_REQUIRE_GPU=1` there must be one.
 pub fn gpu() -> Option<CudaExecutor> {
-    match CudaExecutor::open_any() {
-        Ok(executor) => Some(executor),
+    Some(CudaExecutor::new(gpu_device()?))
+}
+
+/// The same as a card of so many multiprocessors, which decides how work is cut.
+pub fn gpu_of(multiprocessors: usize) -> Option<CudaExecutor> {
+    Some(CudaExecutor::new(Arc::new(Resized { device: gpu_device()?, multiprocessors })))
+}
+
+fn gpu_device() -> Option<Arc<dyn Device>> {
+    match CudaDevice::open_any() {
+        Ok(device) => Some(Arc::new(device)),
         Err(error) => {
             assert!(std::env::var("SMALTI_REQUIRE_GPU").as_deref() != Ok("1"), "a GPU is required: {error}");
             None

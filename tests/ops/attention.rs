@@ -142,7 +142,7 @@ fn the_kernels_match_the_twin() {
                     &expected,
                     |i| sums + half_unit * (expected[i].abs() + sums),
                 );
-                case.check_rows_alone_on_cuda(&left, &[op.out]);
+                case.check_rows_alone_on_cuda(&executor, &left, &[op.out]);
             }
         }
     }

@@ -68,7 +68,7 @@ fn matches_its_twin_on_cuda() {
                 let (case, op) = case(elem, sizes, pixels, images);
                 for (device, left) in case.run_on_cuda() {
                     check(&case, &op, &device, &left);
-                    case.check_rows_alone_on_cuda(&left, &[op.x]);
+                    case.check_rows_alone_on_cuda(&device, &left, &[op.x]);
                 }
             }
         }

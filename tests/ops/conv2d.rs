@@ -406,9 +406,9 @@ fn check_on_cuda(shape: Shape, elems: Elems) {
             println!("{what} on {device}: {share:.3} of the allowance");
         }
         check_moments(&what, &case, &op, &left, true);
-        if shape.images > 1 && device == "simt" {
+        if shape.images > 1 {
             // An image alone may be cut into smaller tiles.
-            case.check_rows_alone_on_cuda(&left, &outputs(&op));
+            case.check_rows_alone_on_cuda(&device, &left, &outputs(&op));
         }
     }
 }

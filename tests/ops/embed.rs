@@ -49,7 +49,7 @@ fn the_kernel_matches_the_twin_exactly() {
         let (case, op) = case(Elem::Bf16, dim, rows);
         for (executor, left) in case.run_on_cuda() {
             assert_eq!(case.values(&left, op.x), case.twin().buffers[op.x.index()], "{executor}");
-            case.check_rows_alone_on_cuda(&left, &[op.x]);
+            case.check_rows_alone_on_cuda(&executor, &left, &[op.x]);
         }
     }
 }

@@ -99,8 +99,8 @@ fn check_on_cuda(what: &str, case: &Case, op: &GroupNormStats) {
                 (depth + 4.0 + 2.0 * mean * rstd) * U * rstd
             }
         });
-        if case.extent.rows > 1 && device == "simt" {
-            case.check_rows_alone_on_cuda(&left, &[op.stats]);
+        if case.extent.rows > 1 {
+            case.check_rows_alone_on_cuda(&device, &left, &[op.stats]);
         }
     }
 }

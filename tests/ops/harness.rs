@@ -69,6 +69,15 @@ pub struct Case {
 /// What a run left in the buffers, by buffer: the bits of f32, bf16 and u32 elements, or bytes.
 pub type Left = Vec<Vec<u8>>;
 
+/// The device that [`Case::run_on_cuda`] calls so.
+pub fn cuda(device: &str) -> CudaExecutor {
+    match device {
+        "gpu" => gpu(),
+        _ => simt::executor(simt::WAYS[0]).ok(),
+    }
+    .expect("it was there")
+}
+
 impl Case {
     /// Random weights of variance 1 / fan-in (1 for vectors), and nothing in the buffers.
     pub fn new(graph: Graph, phase: PhaseId, extent: Extent, random: &mut Random) -> Self {
@@ -206,40 +215,40 @@ impl Case {
     }
 
     /// Runs the CUDA kernels as devices of different sizes have them, from one multiprocessor to more than there is
-    /// work for, and so in all their shapes; all must leave the same bits. Returns them; `None`, and a line that
-    /// says so, where the SIMT executor is not to be had.
-    pub fn run_on_cuda_of_all_sizes(&self) -> Option<Left> {
+    /// work for, and so in all their shapes; all must leave the same bits. Returns them, and what a GPU leaves, as it is
+    /// and as one of these sizes, where there is one; nothing, and a line that says so, where neither is to be had.
+    pub fn run_on_cuda_of_all_sizes(&self) -> Vec<(&'static str, Left)> {
         self.run_on_cuda_of(&[1, 2, 4, 8, 16, 1 << 20])
     }
 
-    /// The same on devices of these numbers of multiprocessors, and on this machine's GPU as on such devices.
-    pub fn run_on_cuda_of(&self, sizes: &[usize]) -> Option<Left> {
-        let gpus = sizes.iter().filter_map(|&multiprocessors| Some(Ok((multiprocessors, gpu_of(multiprocessors)?))));
-        self.run_alike(gpus).expect("what is there");
+    /// The same on devices of these numbers of multiprocessors.
+    pub fn run_on_cuda_of(&self, sizes: &[usize]) -> Vec<(&'static str, Left)> {
         // The smallest takes the largest shapes: these go through the checks, too.
         let simts = sizes.iter().enumerate().map(|(i, &multiprocessors)| {
             let way = if i == 0 { simt::WAYS[3] } else { simt::WAYS[2] };
-            Ok((multiprocessors, simt::executor_of(way, multiprocessors)?))
+            simt::executor_of(way, multiprocessors)
         });
-        self.run_alike(simts).unwrap_or_else(|reason| {
-            skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
-            None
-        })
+        let gpus = [gpu()].into_iter().chain(sizes.iter().map(|&multiprocessors| gpu_of(multiprocessors)));
+        let lefts = [("simt", self.run_alike(simts)), ("gpu", self.run_alike(gpus.flatten().map(Ok)))];
+        let had = |(device, left): (&'static str, Result<Option<Left>, String>)| match left {
+            Ok(left) => Some((device, left?)),
+            Err(reason) => {
+                skip(&format!("{} on the SIMT executor", self.graph.name()), &reason);
+                None
+            }
+        };
+        lefts.into_iter().filter_map(had).collect()
     }
 
-    /// Runs on one executor after the other, of so many multiprocessors each; all must leave the same bits. Returns them.
-    fn run_alike(
-        &self,
-        executors: impl Iterator<Item = Result<(usize, CudaExecutor), String>>,
-    ) -> Result<Option<Left>, String> {
+    /// Runs on one executor after the other; all must leave the same bits. Returns them; `None` of no executors.
+    fn run_alike(&self, executors: impl Iterator<Item = Result<CudaExecutor, String>>) -> Result<Option<Left>, String> {
         let mut first: Option<Left> = None;
-        for next in executors {
-            let (multiprocessors, executor) = next?;
+        for executor in executors {
+            let executor = executor?;
             let left = self.run(&executor);
             let first = first.get_or_insert_with(|| left.clone());
             for (id, (found, expected)) in self.graph.buffer_ids().zip(left.iter().zip(&*first)) {
-                let name = &self.graph.at(id).name;
-                assert!(found == expected, "`{name}` differs on {multiprocessors} multiprocessors");
+                assert!(found == expected, "`{}` differs on {}", self.graph.at(id).name, executor.describe());
             }
         }
         Ok(first)
@@ -271,11 +280,9 @@ impl Case {
         self.check_rows_alone_on(&CpuExecutor::with_isa(2, order.instruction_sets()[0]), left, outputs);
     }
 
-    /// The same with the CUDA kernels, where the SIMT executor is to be had.
-    pub fn check_rows_alone_on_cuda(&self, left: &Left, outputs: &[BufferId]) {
-        if let Ok(executor) = simt::executor(simt::WAYS[0]) {
-            self.check_rows_alone_on(&executor, left, outputs);
-        }
+    /// The same with the CUDA kernels, on the device of [`Case::run_on_cuda`] that left this.
+    pub fn check_rows_alone_on_cuda(&self, device: &str, left: &Left, outputs: &[BufferId]) {
+        self.check_rows_alone_on(&cuda(device), left, outputs);
     }
 
     fn check_rows_alone_on(&self, executor: &dyn Executor, left: &Left, outputs: &[BufferId]) {

@@ -65,9 +65,9 @@ fn matches_its_twin_on_cuda() {
     for (v, e) in [(16384, 8), (300, 4), (33, 3), (1, 1), (31, 64)] {
         for (pixels, images) in [(1, 1), (11, 3)] {
             let (case, op) = case(v, e, pixels, images);
-            for (_, left) in case.run_on_cuda() {
+            for (device, left) in case.run_on_cuda() {
                 check(&case, &op, &left);
-                case.check_rows_alone_on_cuda(&left, &[op.codes]);
+                case.check_rows_alone_on_cuda(&device, &left, &[op.codes]);
             }
         }
     }

@@ -160,8 +160,8 @@ fn cuda_bits_depend_on_no_shape_and_no_other_row() {
                 continue; // the other width has had as many rows
             }
             let (case, op) = case(Elem::Bf16, n_head, head_dim, rows);
-            if let Some(left) = case.run_on_cuda_of_all_sizes() {
-                case.check_rows_alone_on_cuda(&left, &[op.q]);
+            for (device, left) in case.run_on_cuda_of_all_sizes() {
+                case.check_rows_alone_on_cuda(device, &left, &[op.q]);
             }
         }
     }

@@ -67,7 +67,7 @@ fn matches_its_twin_on_cuda() {
                 compare(&format!("{place} {dim} x {rows} of {scale}"), case.values(&left, op.out), &expected, |i| {
                     cuda_roundings(dim) * U * expected[i].abs() + f64::MIN_POSITIVE
                 });
-                case.check_rows_alone_on_cuda(&left, &[op.out]);
+                case.check_rows_alone_on_cuda(&place, &left, &[op.out]);
             }
         }
     }

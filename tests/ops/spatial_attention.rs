@@ -116,10 +116,8 @@ fn check_on_cuda(pixels: usize, channels: usize, images: usize) {
         let what = format!("{pixels} pixels of {channels} on {device}");
         let share = compare(&what, case.values(&left, op.out), expected, |i| allowed[i]);
         println!("{what}: {share:.3} of the allowance");
-        if device == "simt" {
-            // An image alone is cut into smaller tiles.
-            case.check_rows_alone_on_cuda(&left, &[op.out]);
-        }
+        // An image alone is cut into smaller tiles.
+        case.check_rows_alone_on_cuda(&device, &left, &[op.out]);
     }
 }
 

@@ -140,7 +140,7 @@ impl Conv2d {
                 most + (bounds.iter().sum::<usize>() - most) / 8
             }
         };
-        let together = capacity.room(self.shared_bytes(tile)).clamp(1, tile.together);
+        let together = capacity.room_of_vq(self.shared_bytes(tile)).clamp(1, tile.together);
         let [map, channels] = tile.grid(self.kernel.grid(self.size), self.channels_out);
         let each = (images * self.phases() * map * channels).div_ceil(capacity.multiprocessors);
         each / together * turn(together) + turn(each % together)

@@ -140,11 +140,21 @@ impl Capacity {
         (self.shared_bytes + RESERVED_BYTES) / (block_bytes + RESERVED_BYTES)
     }
 
+    /// The same where no more than [`VQ_SHARED_KB`] are shared memory.
+    pub fn room_of_vq(&self, block_bytes: usize) -> usize {
+        let most = (VQ_SHARED_KB << 10) - RESERVED_BYTES;
+        Self { shared_bytes: self.shared_bytes.min(most), ..*self }.room(block_bytes)
+    }
+
     /// Kilobytes of shared memory that a multiprocessor has at most.
     pub fn multiprocessor_kb(&self) -> usize {
         (self.shared_bytes + RESERVED_BYTES) >> 10
     }
 }
+
+/// Kilobytes of shared memory that kernels of the VQ models ask a multiprocessor for: about as many as their blocks fill
+/// that have registers. What is left is a cache for the weights of convolutions.
+pub const VQ_SHARED_KB: usize = 132;
 
 /// Memory of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

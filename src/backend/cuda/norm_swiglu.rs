@@ -8,7 +8,7 @@ use crate::graph::{Elem, Graph, WeightId, ops};
 
 const SHAPES: [Shape; 8] = product::shapes(
     32,
-    16,
+    8,
     [
         kernels::NORM_SWIGLU_THIN_8,
         kernels::NORM_SWIGLU_THIN_16,

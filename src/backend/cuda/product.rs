@@ -13,7 +13,7 @@ use crate::graph::{BufferId, Elem, Graph, WeightId};
 pub(super) const THREADS: usize = 256;
 pub(super) const WARP: usize = 32;
 
-/// Blocks of a thin shape that a multiprocessor gets at once: it has registers for three, and one's are left to the next
+/// Blocks of a thin shape that a multiprocessor gets at once: it has registers for three, and leaves one's to the next
 /// launch.
 const THIN_BLOCKS: usize = 2;
 

@@ -180,6 +180,7 @@ extern "C" SIMT_PUBLIC size_t simt_driver_entered() { return stack.size(); }
 // ---- contexts
 
 CUDA_CALL cuCtxCreate_v4(Context** context, void* parameters, unsigned flags, int device) {
+  NOT_CAPTURING;
   if (const Result wrong = check_card(__func__, device)) return wrong;
   if (parameters || flags) return misuse(INVALID_VALUE, __func__, "parameters and flags are not known here");
   *context = make_context(device);
@@ -188,6 +189,7 @@ CUDA_CALL cuCtxCreate_v4(Context** context, void* parameters, unsigned flags, in
 }
 
 CUDA_CALL cuCtxDestroy_v2(Context* context) {
+  NOT_CAPTURING;
   CHECK(Kind::Context, context, context);
   if (!stack.empty() && stack.back() == context) stack.pop_back();
   destroy(context);

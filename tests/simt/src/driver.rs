@@ -80,12 +80,17 @@ impl Driver {
 
     /// Another part of the program captures meanwhile on a thread of its own, in the mode that all threads feel.
     pub fn captured_by_another<T>(&self, work: impl FnOnce() -> T) -> T {
-        let capture: unsafe extern "C" fn(c_int) = self.call("simt_driver_capture_by_another");
-        // SAFETY: it writes a number, and so below.
-        unsafe { capture(1) };
-        let done = work();
-        unsafe { capture(0) };
-        done
+        /// Ends it, also where work panics.
+        struct Capture(unsafe extern "C" fn(c_int));
+        impl Drop for Capture {
+            fn drop(&mut self) {
+                // SAFETY: it writes a number, and so below.
+                unsafe { self.0(0) }
+            }
+        }
+        let capture = Capture(self.call("simt_driver_capture_by_another"));
+        unsafe { (capture.0)(1) };
+        work()
     }
 
     /// Memory as another part of the program has it: of its own context, or of the card's pool.

@@ -7,8 +7,8 @@
 //! the driver refuses the new context, the error says to start one.
 //!
 //! Calls put the context on the thread's stack and take it off again, so a thread that uses CUDA for itself
-//! finds things as it left them. Meanwhile captures of other threads do not count: one in the mode that PyTorch takes
-//! by default forbids every thread that has not said so to allocate or wait, and ends with the first that does.
+//! finds things as it left them. Captures of graphs by others do not count meanwhile: one in the mode that PyTorch takes
+//! by default forbids threads to allocate or wait that have not asked to be left out, and ends with the first that does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -39,6 +39,7 @@ unsafe impl Sync for Raw {}
 impl Context {
     /// A new context on the card number `ordinal`; `device` names it in errors.
     pub fn new(ordinal: sys::CUdevice, device: String) -> Result<Self> {
+        let _uncaptured = Uncaptured::new();
         let mut raw = std::ptr::null_mut();
         let flags = sys::CUctx_flags::CU_CTX_SCHED_AUTO as u32;
         // SAFETY: no parameters is a null pointer; the driver writes the handle.
@@ -71,7 +72,7 @@ impl Context {
                 hint: "start a new session".into(),
             });
         };
-        let mut entered = Entered::default();
+        let mut entered = Entered::none();
         // SAFETY: the context lives while the lock is held.
         self.check(unsafe { entered.enter(context) }, || "entering the context".into())?;
         calls()
@@ -91,21 +92,45 @@ impl Context {
     /// Frees everything that was made in it. Later calls are errors.
     pub fn destroy(&self) {
         if let Some(Raw(context)) = self.raw.write().unwrap_or_else(PoisonError::into_inner).take() {
+            let _uncaptured = Uncaptured::new();
             // SAFETY: the handle is taken, so it is destroyed once; the lock says that no call is under way.
             unsafe { sys::cuCtxDestroy_v2(context) };
         }
     }
 }
 
-/// A context that the thread is in. Left when dropped, even where calls panic: the thread may be another program's.
-#[derive(Default)]
+/// The thread is forbidden nothing for the sake of captures, until this is dropped, even where calls panic: the thread may
+/// be another program's.
+pub(super) struct Uncaptured(sys::CUstreamCaptureMode);
+
+impl Uncaptured {
+    pub fn new() -> Self {
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the driver takes the mode and writes the one before. It refuses none of the three.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
+        Self(mode)
+    }
+}
+
+impl Drop for Uncaptured {
+    fn drop(&mut self) {
+        // SAFETY: gives back what was there.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut self.0) };
+    }
+}
+
+/// A context that the thread is in, until this is dropped.
 pub(super) struct Entered {
     pushed: bool,
-    /// Which captures forbade calls to the thread before.
-    mode: Option<sys::CUstreamCaptureMode>,
+    _uncaptured: Uncaptured,
 }
 
 impl Entered {
+    /// In none yet.
+    pub fn none() -> Self {
+        Self { pushed: false, _uncaptured: Uncaptured::new() }
+    }
+
     /// Enters a context, once.
     ///
     /// # Safety
@@ -113,25 +138,13 @@ impl Entered {
     pub unsafe fn enter(&mut self, context: sys::CUcontext) -> CUresult {
         // SAFETY: the caller's word.
         let pushed = unsafe { sys::cuCtxPushCurrent_v2(context) };
-        if pushed != CUresult::CUDA_SUCCESS {
-            return pushed;
-        }
-        self.pushed = true;
-        // The thread's own.
-        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the driver takes the mode and writes the one before.
-        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
-        self.mode = (exchanged == CUresult::CUDA_SUCCESS).then_some(mode);
-        exchanged
+        self.pushed = pushed == CUresult::CUDA_SUCCESS;
+        pushed
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(mut mode) = self.mode {
-            // SAFETY: gives back what was there.
-            unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
-        }
         if self.pushed {
             // SAFETY: takes off what was put on.
             unsafe { sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()) };
@@ -198,6 +211,11 @@ fn cure(result: CUresult) -> &'static str {
         C::CUDA_ERROR_SYSTEM_NOT_READY => "start the services of the machine's cards, such as NVIDIA's fabric manager",
         C::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | C::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
             "libcuda and the kernel's driver are of different versions; install them together, or restart the machine"
+        }
+        C::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        | C::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+        | C::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT => {
+            "another part of the program is capturing a graph; try again when the capture has ended"
         }
         C::CUDA_ERROR_OUT_OF_MEMORY => "free memory on the card: `nvidia-smi` lists who holds it",
         C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process has the card for itself; `nvidia-smi` lists it",

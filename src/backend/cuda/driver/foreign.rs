@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::context::{Entered, failure};
+use super::context::{Entered, Uncaptured, failure};
 use super::driver_is_there;
 use crate::{Error, Result};
 
@@ -30,8 +30,10 @@ pub unsafe fn copy_to_device(bytes: &[u8], address: u64, stream: *mut c_void) ->
         error => Err(failure(WHERE, doing, error)),
     };
     let stream: sys::CUstream = stream.cast();
+    // Longer than a context is retained.
+    let _uncaptured = Uncaptured::new();
     let context = Foreign::of(address, stream, check)?;
-    let mut entered = Entered::default();
+    let mut entered = Entered::none();
     // SAFETY: a context that lives: the memory's, the stream's or a retained one.
     check(unsafe { entered.enter(context.raw) }, "entering the caller's context")?;
     let mut captures = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;

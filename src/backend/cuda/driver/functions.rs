@@ -8,13 +8,13 @@ use cudarc::driver::sys;
 
 use super::context::Context;
 use crate::Result;
-use crate::backend::cuda::device::{Capacity, Kernel, Launch};
+use crate::backend::cuda::device::{Capacity, Kernel, Launch, VQ_SHARED_KB};
 use crate::backend::cuda::kernels;
 
 /// The functions of one context; they end with it.
 pub(super) struct Functions {
     loaded: Mutex<Loaded>,
-    /// Percent of a multiprocessor's on-chip memory that is to be shared memory, whatever the kernel.
+    /// Percent of the shared memory that a multiprocessor can have, the rest being cache, whatever the kernel.
     carveout: Option<i32>,
     capacity: Capacity,
 }
@@ -72,15 +72,11 @@ impl Functions {
 const OF_VQ: [&str; 6] =
     ["codebook_lookup", "conv2d", "group_norm_stats", "nearest_code", "pixels_to_input", "spatial_attention"];
 
-/// Kilobytes of shared memory in which as many blocks of convolutions find room as have registers; what is left is a cache
-/// for their weights.
-const VQ_KB: usize = 132;
-
 /// The percentage that a kernel asks for. Launches that follow each other ask for the same: a multiprocessor may have to be
 /// idle to change its share, and then nothing overlaps.
 fn carveout_of(kernel: Kernel, capacity: Capacity) -> i32 {
     match OF_VQ.contains(&kernel.module) {
-        true => (100 * VQ_KB / capacity.multiprocessor_kb()).min(100) as i32,
+        true => (100 * VQ_SHARED_KB / capacity.multiprocessor_kb()).min(100) as i32,
         false => 100,
     }
 }

@@ -32,8 +32,8 @@ const EAGER: &str = "SMALTI_CUDA_EAGER";
 /// Names the variable that keeps launches from beginning before the one ahead of them ends, where it is 0.
 const OVERLAP: &str = "SMALTI_CUDA_OVERLAP";
 
-/// Names the variable with the percent of a multiprocessor's on-chip memory that is to be shared memory, the rest being
-/// cache; -1 leaves it to the driver.
+/// Names the variable with the percent of the shared memory that a multiprocessor can have, the rest being cache; -1 leaves
+/// it to the driver.
 const CARVEOUT: &str = "SMALTI_CUDA_CARVEOUT";
 
 /// What [`CARVEOUT`] says.
