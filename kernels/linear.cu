@@ -60,11 +60,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(epilogue, input, {weight}, rows, width, depth);
 }
 
-THIN_KERNEL(linear_thin_8, 1, 1, 8, 8)
+THIN_KERNEL(linear_thin_8, 3, 1, 1, 8, 8)
 KERNEL_EXPORT(linear_thin_8)
-THIN_KERNEL(linear_thin_16, 2, 2, 8, 4)
+THIN_KERNEL(linear_thin_16, 3, 2, 2, 8, 4)
 KERNEL_EXPORT(linear_thin_16)
-THIN_KERNEL(linear_thin_32, 2, 4, 4, 2)
+THIN_KERNEL(linear_thin_32, 2, 2, 4, 4, 2)
 KERNEL_EXPORT(linear_thin_32)
 WIDE_KERNEL(linear_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(linear_wide_64x32)

@@ -64,11 +64,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Gate{out, hidden_dim}, normed, {wi_0, wi_1}, rows, hidden_dim, dim);
 }
 
-THIN_KERNEL(norm_gated_gelu_thin_8, 2, 4, 4)
+THIN_KERNEL(norm_gated_gelu_thin_8, 3, 2, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_8)
-THIN_NORMED_KERNEL(norm_gated_gelu_thin_16, 2, 2, 8, 4)
+THIN_NORMED_KERNEL(norm_gated_gelu_thin_16, 3, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_gated_gelu_thin_16)
-THIN_NORMED_KERNEL(norm_gated_gelu_thin_32, 2, 4, 4, 2)
+THIN_NORMED_KERNEL(norm_gated_gelu_thin_32, 2, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_gated_gelu_thin_32)
 WIDE_KERNEL(norm_gated_gelu_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_gated_gelu_wide_64x32)

@@ -62,11 +62,11 @@ __device__ __forceinline__ void wide(WIDE_PARAMETERS) {
   product_wide<SHAPE...>(Store{out, width}, normed, {weight}, rows, width, depth);
 }
 
-THIN_KERNEL(norm_linear_thin_8, 1, 8, 8)
+THIN_KERNEL(norm_linear_thin_8, 3, 1, 8, 8)
 KERNEL_EXPORT(norm_linear_thin_8)
-THIN_NORMED_KERNEL(norm_linear_thin_16, 2, 2, 8, 4)
+THIN_NORMED_KERNEL(norm_linear_thin_16, 3, 2, 2, 8, 4)
 KERNEL_EXPORT(norm_linear_thin_16)
-THIN_NORMED_KERNEL(norm_linear_thin_32, 2, 4, 4, 2)
+THIN_NORMED_KERNEL(norm_linear_thin_32, 2, 2, 4, 4, 2)
 KERNEL_EXPORT(norm_linear_thin_32)
 WIDE_KERNEL(norm_linear_wide_64x32, 4, 4, 4, 4, 4)
 KERNEL_EXPORT(norm_linear_wide_64x32)

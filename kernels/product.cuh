@@ -65,15 +65,15 @@ constexpr uint32_t COLUMNS = 16 * TILES / Epilogue::MATRICES;
 
 // Instances: a kernel file defines THIN_PARAMETERS and WIDE_PARAMETERS, the templates thin and wide with these
 // parameters, and THIN_ARGUMENTS and WIDE_ARGUMENTS, their names; of a norm, thin_normed, too, whose rows norm_rows has
-// left, as the wide shape's. `blocks` have registers on a multiprocessor together: three of a thin shape, one to four of
-// a wide one.
-#define THIN_KERNEL(name, ...)                                                                \
-  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 3) name(THIN_PARAMETERS) {    \
+// left, as the wide shape's. `blocks` have registers on a multiprocessor together: two or three of a thin shape, one to
+// four of a wide one.
+#define THIN_KERNEL(name, blocks, ...)                                                        \
+  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, blocks) name(THIN_PARAMETERS) { \
     grid_dependency_trigger();                                                                \
     thin<__VA_ARGS__>(THIN_ARGUMENTS);                                                        \
   }
-#define THIN_NORMED_KERNEL(name, ...)                                                         \
-  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, 3) name(WIDE_PARAMETERS) {    \
+#define THIN_NORMED_KERNEL(name, blocks, ...)                                                 \
+  extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, blocks) name(WIDE_PARAMETERS) { \
     grid_dependency_trigger();                                                                \
     thin_normed<__VA_ARGS__>(WIDE_ARGUMENTS);                                                 \
   }

@@ -8,8 +8,8 @@
 // meet. Shapes of more rows have what norm_rows left: their blocks would read rows twice, of f32, and 16 of them are
 // twice the bytes of the weights then.
 //
-// Tuning, from the machine code for sm_90a, not from measurements: at most 80 registers, and 38 to 77 KB of shared
-// memory, so that beside two blocks of 8 rows a multiprocessor of 228 KB has room for one of the next launch. 8 to 16
+// Tuning, from the machine code for sm_90a, not from measurements: at most 80 registers (of 32 rows 88), and 38 to 86 KB
+// of shared memory, so that beside two blocks of 8 rows a multiprocessor of 228 KB has room for one of the next launch. 8 to 16
 // LDGSTS.128 per lane are under way, 32 to 64 KiB per block, the first of them issued before the wait (ACQBULK), and a
 // step waits for its own alone (DEPBAR counts groups). Through registers it would wait for all: a warp has six counters
 // of loads under way, of which ptxas gives those of a loop one, and each step's wait took in what the step before had
