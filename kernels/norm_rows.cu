@@ -31,7 +31,7 @@ norm_rows(bf16* normed,        // (R, C)
   activations.before_wait(slice, shared);
   cp_async_commit();
   grid_dependency_wait();
-  activations.load_first(slice);
+  activations.load(slice.first, slice);
   cp_async_wait<0>();
   activations.prepare(slice);
 
@@ -67,7 +67,7 @@ norm_rows_f32(float* out,          // (R, C)
   activations.before_wait(slice, shared);
   cp_async_commit();
   grid_dependency_wait();
-  activations.load_first(slice);
+  activations.load(slice.first, slice);
   cp_async_wait<0>();
   activations.prepare(slice);
 

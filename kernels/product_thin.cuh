@@ -39,8 +39,6 @@ struct PlainRows {
   // Copies what no launch writes to `room`, and leaves the group open.
   __device__ __forceinline__ void before_wait(Slice, unsigned char*) {}
 
-  __device__ __forceinline__ void load_first(Slice slice) { load(slice.first, slice); }
-
   // Steps first .. first + HELD - 1, zeros beyond the slice, K and R.
   __device__ __forceinline__ void load(uint32_t first, Slice slice) {
     const uint32_t g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -69,15 +67,15 @@ struct PlainRows {
 };
 
 // Rows of f32 through RMSNorm, with LlamaGen's casts: bf16(bf16(x * rstd) * norm). The norm's weights wait in shared
-// memory, NORM_BYTES: each warp copies those of its slice.
+// memory, as many as K rounded up to whole steps: each warp copies those of its slice.
 // MORE: steps that are squared at once beside those that are held, as many as a product's registers leave.
 template <int STEPS_HELD, int MORE = 2>
 struct NormedRows {
   static constexpr int HELD = STEPS_HELD;  // steps that are held at a time
   static constexpr bool MANY = true;       // a block may have several groups, and sums up the squares once
-  const float* x;         // (rows, K): the block's rows
-  const float* norm;      // (K)
-  const float* near = nullptr;  // the same in shared memory
+  const float* x;     // (rows, K): the block's rows
+  const float* norm;  // (K)
+  const float* near;  // the same in shared memory
   float eps;
   uint32_t rows;
   uint32_t depth;  // K; divisible by 8
@@ -113,8 +111,6 @@ struct NormedRows {
       to[i][1] = some && k + 8 < depth ? *reinterpret_cast<const float2*>(at + 8) : zero;
     }
   }
-
-  __device__ __forceinline__ void load_first(Slice slice) { load(slice.first, slice); }
 
   __device__ __forceinline__ void load(uint32_t first, Slice slice) { load_x(raw, first, slice); }
 
@@ -154,7 +150,7 @@ struct NormedRows {
     rstd = __frsqrt_rn(__fmaf_rn(all, mean, eps));
   }
 
-  // The norm's weights for both halves of a step's columns.
+  // The norm's weights for the lane's columns of half a step.
   __device__ __forceinline__ float2 weight(uint32_t step, int half) const {
     return *reinterpret_cast<const float2*>(near + step * STEP + threadIdx.x % 4 * 2 + 8 * half);
   }
@@ -245,7 +241,7 @@ __device__ __forceinline__ void product_thin(const Epilogue& epilogue,
 #pragma unroll
   for (uint32_t i = 0; i < DEPTH; i++) ask(i);
   grid_dependency_wait();
-  input.load_first(slice);
+  input.load(slice.first, slice);
 
   for (uint32_t column_0 = blockIdx.y * GROUP; column_0 < width; column_0 += gridDim.y * GROUP) {
     typename Epilogue::Early early[ITEMS] = {};

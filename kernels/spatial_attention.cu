@@ -154,8 +154,8 @@ __device__ __forceinline__ void spatial_attention(bf16* out, const bf16* qkv, in
         float here = 0.0f;
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-          const float first = __fsub_rn(s[m][j][2 * half], now), second = __fsub_rn(s[m][j][2 * half + 1], now);
-          const uint32_t pair = pack_bf16(exp_(first), exp_(second));
+          const float low = __fsub_rn(s[m][j][2 * half], now), high = __fsub_rn(s[m][j][2 * half + 1], now);
+          const uint32_t pair = pack_bf16(exp_(low), exp_(high));
           const float2 rounded = unpack_bf16(pair);
           here = __fadd_rn(here, __fadd_rn(rounded.x, rounded.y));
           *reinterpret_cast<uint32_t*>(weights + row * WEIGHTS + (16 * warp + 8 * j + 2 * t) * 2) = pair;

@@ -198,8 +198,13 @@ impl Product {
         if self.normed && shape.normalizes() { norm_bytes(self.depth) } else { 0 }
     }
 
+    /// All shared memory of a block.
+    fn block_bytes(&self, shape: &Shape) -> usize {
+        shape.block_bytes() + self.norm_bytes(shape)
+    }
+
     fn fits(&self, shape: &Shape, capacity: Capacity) -> bool {
-        shape.block_bytes() + self.norm_bytes(shape) <= capacity.shared_bytes
+        self.block_bytes(shape) <= capacity.shared_bytes
     }
 
     /// Blocks of rows and blocks of columns.
@@ -226,7 +231,7 @@ impl Product {
                 let loaded = THREADS / WARP * (weights + rows) * STAGE_DEPTH * Elem::Bf16.size();
                 let worked = multiplied.max((loaded + shape.stage_bytes()) / SHARED_BYTES_PER_CLOCK);
                 let busy = fetched.max(worked) * blocks.div_ceil(multiprocessors);
-                let together = capacity.room(shape.block_bytes()).min(*together);
+                let together = capacity.room(self.block_bytes(shape)).min(*together);
                 let latency = fetched.max(worked + BARRIER_CLOCKS) * blocks.div_ceil(multiprocessors * together);
                 let part = self.depth.div_ceil(STEP).div_ceil(SLICES) * STEP * SLICES.div_ceil(parts);
                 let stages = self.depth.min(part).div_ceil(STAGE_DEPTH);
@@ -254,8 +259,7 @@ impl Product {
     /// not among multiprocessors, of which some would have one block and some two.
     pub fn launch(&self, shape: &Shape, capacity: Capacity) -> Launch {
         let [rows, columns] = self.blocks(shape);
-        let bytes = shape.block_bytes() + self.norm_bytes(shape);
-        let room = capacity.room(bytes).min(THIN_BLOCKS) * capacity.multiprocessors;
+        let room = capacity.room(self.block_bytes(shape)).min(THIN_BLOCKS) * capacity.multiprocessors;
         let blocks = match self.normed && shape.normalizes() {
             true => columns.min(room / rows).max(1),
             false => columns,

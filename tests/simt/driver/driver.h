@@ -137,8 +137,8 @@ bool is_memory(const Context*, uint64_t address, size_t bytes);
 
 // ---- streams.cpp
 
-// CUstreamCaptureMode: which captures forbid a thread the calls that could wait for what is captured. By default also
-// those of other threads that were begun so; else its own.
+// CUstreamCaptureMode: which captures forbid a thread the calls that could wait for what is captured. By default its own
+// and those of other threads that were begun in that mode; then its own alone; then none.
 constexpr int GLOBAL = 0, THREAD_LOCAL = 1, RELAXED = 2;
 
 // Whether none does.

@@ -151,7 +151,7 @@ uint64_t volume(const unsigned (&dimensions)[3]) { return uint64_t(dimensions[0]
 }  // namespace
 
 Result not_capturing(const char* call) {
-  // A driver would let a thread of the mode RELAXED; here its own captures alone are what it has to expect.
+  // A driver would allow it in the mode RELAXED. But a thread that captures here is the program's, and should not ask.
   if (captures > 0) {
     return misuse(CAPTURE_UNSUPPORTED, call, "this thread is capturing, and the call could wait for what it captures");
   }

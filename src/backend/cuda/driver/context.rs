@@ -72,7 +72,8 @@ impl Context {
                 hint: "start a new session".into(),
             });
         };
-        let mut entered = Entered::none();
+        let _uncaptured = Uncaptured::new();
+        let mut entered = Entered::default();
         // SAFETY: the context lives while the lock is held.
         self.check(unsafe { entered.enter(context) }, || "entering the context".into())?;
         calls()
@@ -119,18 +120,13 @@ impl Drop for Uncaptured {
     }
 }
 
-/// A context that the thread is in, until this is dropped.
+/// A context that the thread is in, until this is dropped; at first none.
+#[derive(Default)]
 pub(super) struct Entered {
     pushed: bool,
-    _uncaptured: Uncaptured,
 }
 
 impl Entered {
-    /// In none yet.
-    pub fn none() -> Self {
-        Self { pushed: false, _uncaptured: Uncaptured::new() }
-    }
-
     /// Enters a context, once.
     ///
     /// # Safety

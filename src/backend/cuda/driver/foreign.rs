@@ -33,7 +33,7 @@ pub unsafe fn copy_to_device(bytes: &[u8], address: u64, stream: *mut c_void) ->
     // Longer than a context is retained.
     let _uncaptured = Uncaptured::new();
     let context = Foreign::of(address, stream, check)?;
-    let mut entered = Entered::none();
+    let mut entered = Entered::default();
     // SAFETY: a context that lives: the memory's, the stream's or a retained one.
     check(unsafe { entered.enter(context.raw) }, "entering the caller's context")?;
     let mut captures = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
